@@ -1,1 +1,4 @@
-//! placeholder
+//! The node and the tool of Scribe Ledger.
+
+pub mod ledger;
+pub mod limits;

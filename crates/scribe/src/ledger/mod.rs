@@ -1,0 +1,6 @@
+//! The decision, pure: what a committed frame means for the ledger.
+//!
+//! Nothing here reads a clock, a disk or a socket, draws a random number or awaits: every replica that applies the same
+//! frames reaches the same state, and every rule can be tested in microseconds.
+
+pub mod batch;

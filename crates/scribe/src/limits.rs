@@ -1,0 +1,86 @@
+//! Every maximum in one place, with the reason for it.
+//!
+//! A request, a file or a frame is measured against these numbers before memory is set aside for it. Sizes are in
+//! bytes, times carry their unit. What a user may change is in [`crate::config`]; this file holds the defaults and
+//! the hard ceilings.
+
+/// Longest key. Keys are in the leaf, and a leaf must stay far below the 65,535 bytes of a C2SP entry bundle.
+pub const KEY_LENGTH_MAX: usize = scribe_proof::leaf::KEY_LENGTH_MAX;
+/// Longest value unless configured otherwise.
+pub const VALUE_LENGTH_DEFAULT_MAX: usize = 8 * MIB;
+/// Longest value that can be configured: a value travels in one frame, and a frame is held in memory whole.
+pub const VALUE_LENGTH_CEILING: usize = 32 * MIB;
+/// Encoded metadata (content type and user pairs) of one entry.
+pub const METADATA_LENGTH_MAX: usize = scribe_proof::leaf::METADATA_LENGTH_MAX;
+/// User pairs in one entry's metadata.
+pub const METADATA_PAIRS_MAX: usize = scribe_proof::leaf::METADATA_PAIRS_MAX;
+/// Operations in one transaction: a transaction is one frame, and its position is a 16-bit number in the leaf.
+pub const TRANSACTION_OPERATIONS_MAX: usize = 1_024;
+/// Bytes of keys, metadata and values in one transaction.
+pub const TRANSACTION_BYTES_MAX: usize = 16 * MIB;
+/// Idempotency key as sent by a client; only its hash is kept.
+pub const IDEMPOTENCY_KEY_LENGTH_MAX: usize = 255;
+/// How long a successful write is remembered under its idempotency key, in ledger time (24 hours).
+pub const IDEMPOTENCY_WINDOW_MS: u64 = 24 * 60 * 60 * 1_000;
+
+/// Operations in one frame. A frame is one Raft entry and one unit of apply.
+pub const FRAME_OPERATIONS_MAX: usize = 1_024;
+/// Bytes after which the sequencer closes a frame. A bigger operation travels alone.
+pub const FRAME_BYTES_TARGET: usize = MIB;
+/// Most bytes a frame's public or private part may declare: a transaction of the largest values plus its tables.
+pub const FRAME_PART_LENGTH_MAX: usize = 48 * MIB;
+/// Frames proposed and not yet answered. Enough to overlap encoding, syncing and applying; few enough to form batches.
+pub const FRAMES_IN_FLIGHT_MAX: usize = 4;
+/// Bytes of submissions admitted to the sequencer at once; beyond it a write is refused with `overloaded`.
+pub const SEQUENCER_BYTES_MAX: usize = 64 * MIB;
+/// Submissions admitted to the sequencer at once.
+pub const SEQUENCER_SUBMISSIONS_MAX: usize = 65_536;
+
+/// A segment is sealed once its frames reach this size …
+pub const SEGMENT_BYTES_MAX: u64 = 64 * MIB as u64;
+/// … or this many leaves, whichever comes first: 1,024 full level-0 tiles, and a bound on the open index.
+pub const SEGMENT_LEAVES_MAX: u64 = 262_144;
+/// Full segments that wait to be sealed before apply waits for the sealer. Bounds memory and restart time.
+pub const SEGMENTS_UNSEALED_MAX: usize = 2;
+/// Bytes one group of appends may reach before it is synced.
+pub const SYNC_GROUP_BYTES_MAX: usize = 4 * MIB;
+/// Decoded frames kept in memory for apply, replication and hot reads, on top of those not yet applied.
+pub const FRAME_CACHE_BYTES: usize = 48 * MIB;
+/// Entries kept in memory for reads.
+pub const ENTRY_CACHE_BYTES: u64 = 48 * MIB as u64;
+/// Memory the key index may use for its block cache.
+pub const INDEX_CACHE_BYTES: u64 = 64 * MIB as u64;
+
+/// Body of a bulk upload line: the largest value in base64, its key and its metadata.
+pub const BULK_LINE_LENGTH_MAX: usize = 48 * MIB;
+/// Entries, versions or keys in one listing page.
+pub const PAGE_LIMIT_MAX: usize = 1_000;
+/// Page size when the client names none.
+pub const PAGE_LIMIT_DEFAULT: usize = 100;
+/// Bytes of entries in one page of `/v1/entries`; the page ends early and says where to go on.
+pub const PAGE_BYTES_MAX: usize = 8 * MIB;
+/// Keys in one `POST /v1/keys:get`.
+pub const KEYS_GET_MAX: usize = 1_000;
+/// Values above this size are left out of watch events; the client fetches them by index.
+pub const WATCH_VALUE_LENGTH_MAX: usize = 64 * 1_024;
+/// Watchers at once on one node.
+pub const WATCHERS_MAX: usize = 1_024;
+/// Request head: line and headers.
+pub const HTTP_HEAD_LENGTH_MAX: usize = 16 * 1_024;
+/// Request target (path and query).
+pub const HTTP_URI_LENGTH_MAX: usize = 4 * 1_024;
+/// Header fields in one request.
+pub const HTTP_HEADERS_MAX: usize = 64;
+/// JSON body of a transaction or multi-get: base64 grows bytes by a third.
+pub const JSON_BODY_LENGTH_MAX: usize = 24 * MIB;
+/// How long a client may take to send its request head.
+pub const HTTP_HEAD_TIMEOUT_MS: u64 = 5_000;
+/// How long a client-facing write or barrier may take before its outcome is reported as unknown.
+pub const REQUEST_TIMEOUT_MS: u64 = 10_000;
+/// How long a receipt or `?wait=published` waits for a checkpoint.
+pub const PUBLISH_WAIT_MS: u64 = 5_000;
+/// Free disk space below which client writes are refused (507) while reads and replication go on.
+pub const DISK_RESERVE_BYTES: u64 = 256 * MIB as u64;
+
+/// 1,048,576 bytes.
+pub const MIB: usize = 1_024 * 1_024;
