@@ -1,4 +1,23 @@
 //! The node and the tool of Scribe Ledger.
+//!
+//! Arrows mean "uses"; nothing points back:
+//!
+//! ```text
+//! cli ─┬─ http ─ node ─┬─ sequencer ─ consensus ─ ledger
+//!      │               ├─ publisher      │
+//!      │               └─ store ◄────────┘ (state machine only)
+//!      └─ scribe-client, scribe-proof
+//! ```
+//! `ledger` decides and is pure; `store` keeps; `consensus` orders; `sequencer` batches; `publisher` signs.
 
+pub mod barrier;
+pub mod consensus;
+pub mod error;
+pub mod keys;
 pub mod ledger;
 pub mod limits;
+pub mod node;
+pub mod publisher;
+pub mod sequencer;
+pub mod store;
+pub mod world;
