@@ -191,11 +191,25 @@ fn schemas_say_what_the_json_is() {
     fn schema<T: utoipa::PartialSchema>() -> String {
         serde_json::to_string(&T::schema()).unwrap()
     }
-    assert!(schema::<HexHash>().contains(r#""type":"string""#), "{}", schema::<HexHash>());
-    assert!(schema::<Text<'_>>().contains(r#""type":"string""#), "{}", schema::<Text<'_>>());
+    assert!(
+        schema::<HexHash>().contains(r#""type":"string""#),
+        "{}",
+        schema::<HexHash>()
+    );
+    assert!(
+        schema::<Text<'_>>().contains(r#""type":"string""#),
+        "{}",
+        schema::<Text<'_>>()
+    );
     let entry = schema::<EntryView>();
-    assert!(entry.contains(r#""prev":{"type":["integer","null"]"#), "{entry}");
+    assert!(
+        entry.contains(r#""prev":{"type":["integer","null"]"#),
+        "{entry}"
+    );
     let line = schema::<BulkLine<'_>>();
-    assert!(line.contains(r#""key":{"type":["string","null"]"#), "{line}");
+    assert!(
+        line.contains(r#""key":{"type":["string","null"]"#),
+        "{line}"
+    );
     assert!(line.contains(r#""additionalProperties":false"#), "{line}");
 }
