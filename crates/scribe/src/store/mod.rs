@@ -1,0 +1,15 @@
+//! The local disk: the Raft log that is the ledger, and what is derived from it.
+
+pub mod disk;
+pub mod error;
+pub mod frame;
+pub mod lock;
+pub mod log;
+pub mod manifest;
+pub mod real_disk;
+pub mod recovery;
+pub mod segment;
+pub mod sim_disk;
+pub mod vote;
+pub mod watermarks;
+mod writer;
