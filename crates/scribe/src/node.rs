@@ -29,11 +29,14 @@ use crate::ledger::batch::PrivateRecord;
 use crate::limits;
 use crate::publisher::Publisher;
 use crate::sequencer::{Collector, Preparer, Reply, Sequencer, SequencerStats, UnitOutcome};
-use crate::store::real_disk::RealDisk;
+use crate::store::cache::CacheSizes;
 use crate::store::disk::Disk;
+use crate::store::error::StoreError;
+use crate::store::index::IndexKind;
+use crate::store::log::{LogIdentity, LogOptions, LogStats};
+use crate::store::real_disk::RealDisk;
 use crate::store::{
-    CacheSizes, CheckError, CheckReport, IndexKind, LogIdentity, LogOptions, LogStats, OpenReport, ScanRange, Store,
-    StoreError, StoreOptions, StoredEntry, Version,
+    CheckError, CheckReport, OpenReport, ScanRange, Store, StoreOptions, StoredEntry, Version,
 };
 use crate::world::World;
 
@@ -697,7 +700,7 @@ fn proof_error(error: ProveError<std::io::Error>) -> ReadError {
 
 /// Who this node is: what the data directory says, or, for a new one, node 1 of a new cluster.
 fn identity(options: &NodeOptions, disk: &dyn Disk) -> Result<LogIdentity, StartError> {
-    match crate::store::vote::read_identity(disk, &options.data_dir)? {
+    match crate::store::recovery::read_identity(disk, &options.data_dir)? {
         Some(identity) => Ok(identity),
         None => Ok(LogIdentity { cluster_id: options.world.random(), node_id: 1 }),
     }

@@ -7,7 +7,7 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 
-use openraft::alias::{LogIdOf, VoteOf};
+use openraft::type_config::alias::{LogIdOf, VoteOf};
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{EntryPayload, LogId, OptionalSend, RaftLogReader};
@@ -16,14 +16,15 @@ use scribe_proof::index::{LeafIndex, TreeSize};
 use tokio::sync::oneshot;
 
 use super::membership;
-use super::type_config::{Proposal, TypeConfig};
+use super::type_config::{Proposal, TypeConfig, leader_of};
 use crate::limits;
-use crate::store::{self, Flushed, Frame, FrameKind, Log, LogIndex};
+use crate::store::frame::{self, Frame, FrameKind, LogIndex};
+use crate::store::log::{Flushed, Log};
 
 /// Bytes one replication or apply read returns at most, beyond its first entry.
 const READ_BYTES_MAX: usize = 4 * limits::MIB;
 
-type RaftEntryOf = openraft::alias::EntryOf<TypeConfig>;
+type RaftEntryOf = openraft::type_config::alias::EntryOf<TypeConfig>;
 
 /// The log store: cheap to clone, and its own reader.
 #[derive(Debug, Clone)]
@@ -117,13 +118,13 @@ fn invalid(frame: &Frame, what: &str) -> io::Error {
 }
 
 /// openraft's log id as the store's.
-pub(crate) fn to_store_id(id: &LogIdOf<TypeConfig>) -> store::LogId {
-    store::LogId { term: id.leader_id, index: LogIndex(id.index) }
+pub(crate) fn to_store_id(id: &LogIdOf<TypeConfig>) -> frame::LogId {
+    frame::LogId { term: id.leader_id.term, index: LogIndex(id.index) }
 }
 
 /// The store's log id as openraft's.
-pub(crate) fn to_raft_id(id: store::LogId) -> LogIdOf<TypeConfig> {
-    LogId::new(id.term, id.index.0)
+pub(crate) fn to_raft_id(id: frame::LogId) -> LogIdOf<TypeConfig> {
+    LogId::new(leader_of(id.term), id.index.0)
 }
 
 /// Turns a bounded range of log indexes into a half-open one.
@@ -191,7 +192,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         // A crash before the sync leaves the old vote: this node then has promised nothing yet, because openraft
         // answers a vote request only after this returns.
         let (done, synced) = oneshot::channel();
-        let vote = store::Vote {
+        let vote = frame::Vote {
             term: vote.leader_id.term,
             node_id: vote.leader_id.voted_for,
             committed: vote.committed,

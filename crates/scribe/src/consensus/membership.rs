@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::{BufMut, Bytes, BytesMut};
 use openraft::{LogId, Membership, StoredMembership};
 
-use super::type_config::{NodeId, PeerAddress};
+use super::type_config::{CommittedLeaderId, NodeId, PeerAddress, leader_of};
 
 const VERSION: u8 = 1;
 
@@ -78,12 +78,12 @@ pub fn decode(bytes: &[u8]) -> Result<Membership<NodeId, PeerAddress>, Membershi
 }
 
 /// Encodes a membership with the log id of the frame that set it.
-pub fn encode_stored(stored: &StoredMembership<u64, NodeId, PeerAddress>) -> Bytes {
+pub fn encode_stored(stored: &StoredMembership<CommittedLeaderId, NodeId, PeerAddress>) -> Bytes {
     let mut out = BytesMut::new();
     match stored.log_id() {
         Some(id) => {
             out.put_u8(1);
-            out.put_u64(id.leader_id);
+            out.put_u64(id.leader_id.term);
             out.put_u64(id.index);
         }
         None => out.put_u8(0),
@@ -95,14 +95,14 @@ pub fn encode_stored(stored: &StoredMembership<u64, NodeId, PeerAddress>) -> Byt
 /// Decodes what [`encode_stored`] wrote; no bytes at all mean no membership yet.
 pub fn decode_stored(
     bytes: &[u8],
-) -> Result<StoredMembership<u64, NodeId, PeerAddress>, MembershipError> {
+) -> Result<StoredMembership<CommittedLeaderId, NodeId, PeerAddress>, MembershipError> {
     if bytes.is_empty() {
         return Ok(StoredMembership::default());
     }
     let mut reader = Reader { bytes, at: 0 };
     let log_id = match reader.u8("presence")? {
         0 => None,
-        _ => Some(LogId::new(reader.u64("term")?, reader.u64("log index")?)),
+        _ => Some(LogId::new(leader_of(reader.u64("term")?), reader.u64("log index")?)),
     };
     Ok(StoredMembership::new(log_id, decode(&bytes[reader.at..])?))
 }
@@ -171,14 +171,14 @@ impl Reader<'_> {
 mod tests {
     use super::*;
 
-    fn sample() -> StoredMembership<u64, NodeId, PeerAddress> {
+    fn sample() -> StoredMembership<CommittedLeaderId, NodeId, PeerAddress> {
         let address = |n: u64| PeerAddress {
             raft_addr: format!("10.0.0.{n}:9001"),
             http_addr: format!("10.0.0.{n}:8001"),
         };
         let nodes: BTreeMap<_, _> = (1..=4).map(|n| (n, address(n))).collect();
         let configurations = vec![BTreeSet::from([1, 2, 3]), BTreeSet::from([2, 3, 4])];
-        StoredMembership::new(Some(LogId::new(5, 17)), Membership::new(configurations, nodes).unwrap())
+        StoredMembership::new(Some(LogId::new(leader_of(5), 17)), Membership::new(configurations, nodes).unwrap())
     }
 
     #[test]

@@ -15,11 +15,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::alias::WriteResponderOf;
+use openraft::type_config::alias::WriteResponderOf;
 use openraft::error::{
     ClientWriteError, Fatal, ForwardReason, ForwardToLeader, InitializeError, LinearizableReadError, RaftError,
 };
 use openraft::impls::OneshotResponder;
+use openraft::async_runtime::WatchReceiver as _;
 use openraft::{ChangeMembers, Config, Raft, RaftMetrics, ReadPolicy, ServerState, SnapshotPolicy};
 use parking_lot::RwLock;
 use tokio::sync::{oneshot, watch};
@@ -27,9 +28,11 @@ use tokio::sync::{oneshot, watch};
 pub use log_store::LogStore;
 pub use network::NetworkFactory;
 pub use state_machine::{SnapshotManifest, StateMachine};
+use type_config::leader_of;
 pub use type_config::{AppliedOutcome, NodeId, PeerAddress, Proposal, TypeConfig};
 
-use crate::store::{LogIndex, Store};
+use crate::store::Store;
+use crate::store::frame::LogIndex;
 
 /// Timers of the Raft core, in milliseconds. The defaults fit a local network and SSDs; they must exceed the 99th
 /// percentile of a sync plus a round trip, and the election timeout ten times that.
@@ -180,7 +183,7 @@ impl ConsensusNode {
         match self.raft.initialize(members.clone()).await {
             Ok(()) => Ok(()),
             Err(RaftError::APIError(InitializeError::NotAllowed(not_allowed))) => {
-                let metrics = self.raft.metrics().borrow().clone();
+                let metrics = self.raft.metrics().borrow_watched().clone();
                 let same = metrics.membership_config.voter_ids().collect::<BTreeSet<_>>()
                     == members.keys().copied().collect::<BTreeSet<_>>();
                 if same { Ok(()) } else { Err(ConsensusError::Refused(not_allowed.to_string())) }
@@ -225,7 +228,7 @@ impl ConsensusNode {
         if let Some(address) = self.peers.read().get(&id) {
             return Some(address.clone());
         }
-        self.raft.metrics().borrow().membership_config.get_node(&id).cloned()
+        self.raft.metrics().borrow_watched().membership_config.get_node(&id).cloned()
     }
 
     /// Whether this node believes it leads. May be stale: never decide a write or a read by it.
@@ -261,7 +264,7 @@ impl ConsensusNode {
 
     /// A copy of the Raft core's metrics. Never hold the watched value itself across an await.
     pub fn metrics(&self) -> RaftMetrics<TypeConfig> {
-        self.raft.metrics().borrow().clone()
+        self.raft.metrics().borrow_watched().clone()
     }
 
     /// Proposes and waits until it is applied, with the Raft core choosing the term.
@@ -278,7 +281,7 @@ impl ConsensusNode {
     pub async fn propose(&self, proposal: Proposal, term: u64) -> PendingProposal {
         let (responder, receiver) = OneshotResponder::new_pair();
         let responder: WriteResponderOf<TypeConfig> = responder;
-        match self.raft.write(proposal).with_leader(term).responder(responder).await {
+        match self.raft.write(proposal).with_leader(leader_of(term)).responder(responder).await {
             Ok(()) => PendingProposal { receiver: Some(receiver), failed: None },
             Err(fatal) => PendingProposal { receiver: None, failed: Some(fatal.to_string()) },
         }
@@ -314,7 +317,7 @@ impl ConsensusNode {
     /// Follows leadership from now on.
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         let mut metrics = self.raft.metrics();
-        let initial = leadership_of(&metrics.borrow());
+        let initial = leadership_of(&metrics.borrow_watched());
         let (sender, receiver) = watch::channel(initial);
         tokio::spawn(async move {
             loop {
@@ -403,7 +406,7 @@ fn leadership_of(metrics: &RaftMetrics<TypeConfig>) -> Leadership {
         return Leadership::Stopped;
     }
     let term = metrics.current_term;
-    let settled = metrics.last_applied.is_some_and(|id| id.leader_id == term);
+    let settled = metrics.last_applied.is_some_and(|id| id.leader_id.term == term);
     if metrics.state == ServerState::Leader && settled {
         Leadership::Leading { term }
     } else {

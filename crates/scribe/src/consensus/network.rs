@@ -75,8 +75,8 @@ impl RaftNetworkV2<TypeConfig> for Network {
 
     async fn full_snapshot(
         &mut self,
-        _vote: openraft::alias::VoteOf<TypeConfig>,
-        _snapshot: openraft::alias::SnapshotOf<TypeConfig, SnapshotManifest>,
+        _vote: openraft::type_config::alias::VoteOf<TypeConfig>,
+        _snapshot: openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotManifest>,
         _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {

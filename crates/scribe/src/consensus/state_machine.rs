@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
-use openraft::alias::{LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf};
+use openraft::type_config::alias::{LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, SnapshotMeta, StoredMembership};
 use parking_lot::Mutex;
@@ -17,7 +17,9 @@ use super::log_store::{frame_of, to_raft_id, to_store_id};
 use super::membership;
 use super::type_config::{AppliedOutcome, Proposal, TypeConfig};
 use crate::ledger::{self, EntriesFrame, LedgerState, Outcome};
-use crate::store::{Applied, Effects, Frame, FrameKind, FramePosition, LeafEffect, SealedSegment, Store};
+use crate::store::frame::{Frame, FrameKind, FramePosition};
+use crate::store::segment::SealedSegment;
+use crate::store::{Applied, Effects, LeafEffect, Store};
 
 /// The state machine: the store, seen as openraft wants it.
 #[derive(Debug, Clone)]

@@ -37,7 +37,7 @@ impl RaftTypeConfig for TypeConfig {
     type LeaderId = leader_id_std::LeaderId<u64, NodeId>;
     type Vote = openraft::impls::Vote<Self::LeaderId>;
     type Payload = EntryPayload<Proposal, NodeId, PeerAddress>;
-    type Entry = openraft::Entry<u64, Self::Payload>;
+    type Entry = openraft::Entry<<Self::LeaderId as openraft::vote::RaftLeaderId>::Committed, Self::Payload>;
     type AsyncRuntime = TokioRuntime;
     type Responder<T>
         = OneshotResponder<Self, T>
@@ -107,4 +107,12 @@ pub enum AppliedOutcome {
         /// Root hash.
         root: Hash,
     },
+}
+
+/// The committed leader of a term: with standard leader ids, the term itself.
+pub(crate) type CommittedLeaderId = openraft::type_config::alias::CommittedLeaderIdOf<TypeConfig>;
+
+/// The committed leader id of a term.
+pub(crate) fn leader_of(term: u64) -> CommittedLeaderId {
+    CommittedLeaderId::new(term)
 }
