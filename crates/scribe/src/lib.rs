@@ -16,6 +16,7 @@ pub mod error;
 pub mod keys;
 pub mod ledger;
 pub mod limits;
+pub mod metrics;
 pub mod node;
 pub mod publisher;
 pub mod sequencer;

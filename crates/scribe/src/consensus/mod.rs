@@ -8,6 +8,8 @@ mod log_store;
 pub mod membership;
 mod network;
 mod state_machine;
+#[cfg(test)]
+mod tests;
 mod type_config;
 
 use std::collections::{BTreeMap, BTreeSet};
