@@ -122,7 +122,7 @@ pub async fn start_on(options: NodeOptions, disk: Arc<dyn scribe::store::disk::D
 }
 
 pub fn real_disk() -> Arc<dyn scribe::store::disk::Disk> {
-    Arc::new(RealDisk::new())
+    Arc::new(RealDisk)
 }
 
 pub fn condition_failed(error: AppendError) -> Option<u64> {
