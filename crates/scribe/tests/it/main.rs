@@ -1,0 +1,5 @@
+//! The one integration-test binary.
+
+mod append;
+mod crash;
+mod test_ledger;
