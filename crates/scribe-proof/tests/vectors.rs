@@ -16,7 +16,14 @@ use scribe_proof::{
 };
 use serde_json::{Value, json};
 
-const FILES: [(&str, fn() -> Vec<Value>, fn(&Value) -> Result<(), String>); 8] = [
+/// What makes a file's cases, and what checks one of them.
+type File = (
+    &'static str,
+    fn() -> Vec<Value>,
+    fn(&Value) -> Result<(), String>,
+);
+
+const FILES: [File; 8] = [
     ("leaf", leaf_cases, check_leaf),
     ("commitment", commitment_cases, check_commitment),
     ("tree", tree_cases, check_tree),

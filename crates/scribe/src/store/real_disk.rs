@@ -73,8 +73,12 @@ impl Disk for RealDisk {
     }
 
     fn try_lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send>> {
-        let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
         match file.try_lock() {
             Ok(()) => Ok(Box::new(file)),
             Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
@@ -186,7 +190,9 @@ mod tests {
     #[test]
     fn many_slices_are_written_in_order() {
         let dir = tempfile::tempdir().unwrap();
-        let file = RealDisk.open(&dir.path().join("f"), Open::CREATE_NEW).unwrap();
+        let file = RealDisk
+            .open(&dir.path().join("f"), Open::CREATE_NEW)
+            .unwrap();
         let pieces: Vec<Vec<u8>> = (0..3_000_usize).map(|i| vec![i as u8; i % 5]).collect();
         let slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
         file.write_all_vectored_at(&slices, 10).unwrap();
@@ -200,7 +206,9 @@ mod tests {
     #[test]
     fn zeroing_and_allocating_keep_what_they_must() {
         let dir = tempfile::tempdir().unwrap();
-        let file = RealDisk.open(&dir.path().join("f"), Open::CREATE_NEW).unwrap();
+        let file = RealDisk
+            .open(&dir.path().join("f"), Open::CREATE_NEW)
+            .unwrap();
         file.write_all_at(&[7; 3_000], 0).unwrap();
         file.allocate(0, 8_192).unwrap();
         assert_eq!(file.len().unwrap(), 8_192);
@@ -220,7 +228,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("LOCK");
         let guard = RealDisk.try_lock(&path).unwrap();
-        assert_eq!(RealDisk.try_lock(&path).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(
+            RealDisk.try_lock(&path).unwrap_err().kind(),
+            io::ErrorKind::WouldBlock
+        );
         drop(guard);
         RealDisk.try_lock(&path).unwrap();
     }

@@ -65,7 +65,9 @@ impl Record {
         if bytes.iter().all(|byte| *byte == 0) {
             return Slot::Blank;
         }
-        let Some(bytes) = bytes.first_chunk::<RECORD_LENGTH>() else { return Slot::Damaged };
+        let Some(bytes) = bytes.first_chunk::<RECORD_LENGTH>() else {
+            return Slot::Damaged;
+        };
         if bytes[..7] == MAGIC[..7] && (b'2'..=b'9').contains(&bytes[7]) {
             return Slot::Newer(u32::from(bytes[7] - b'0'));
         }
@@ -82,7 +84,10 @@ impl Record {
         cluster_id.copy_from_slice(&bytes[16..32]);
         Slot::Valid(Self {
             sequence: u64_at(8),
-            identity: LogIdentity { cluster_id, node_id: u64_at(32) },
+            identity: LogIdentity {
+                cluster_id,
+                node_id: u64_at(32),
+            },
             vote: (bytes[56] == 1).then(|| Vote {
                 term: u64_at(40),
                 node_id: u64_at(48),
@@ -97,7 +102,11 @@ impl VoteFile {
     pub fn create(disk: &dyn Disk, dir: &Path, identity: LogIdentity) -> Result<Self, StoreError> {
         let path = dir.join(VOTE_NAME);
         let file = disk.open(&path, Open::CREATE).context("create", &path)?;
-        let record = Record { sequence: 0, identity, vote: None };
+        let record = Record {
+            sequence: 0,
+            identity,
+            vote: None,
+        };
         let mut vote = Self { file, path, record };
         // A crash before the last sync leaves no file, or one without a vote: the next open starts over.
         vote.write(record)?;
@@ -125,7 +134,11 @@ impl VoteFile {
             match slot {
                 Slot::Blank => blank += 1,
                 Slot::Newer(found) => {
-                    return Err(StoreError::NewerFormat { path, found: *found, supported: FORMAT });
+                    return Err(StoreError::NewerFormat {
+                        path,
+                        found: *found,
+                        supported: FORMAT,
+                    });
                 }
                 Slot::Damaged => {}
                 Slot::Valid(record) => {
@@ -140,12 +153,18 @@ impl VoteFile {
             if blank == 2 {
                 return Ok(None);
             }
-            return Err(StoreError::damaged(&path, 0, "neither of the two slots is valid"));
+            return Err(StoreError::damaged(
+                &path,
+                0,
+                "neither of the two slots is valid",
+            ));
         };
         let mut vote = Self { file, path, record };
         // What was read may so far be in the cache only, or in one slot only: both are made good before it counts.
         vote.file.sync_data().context("sync", &vote.path)?;
-        let same = slots.iter().all(|slot| matches!(slot, Slot::Valid(other) if *other == record));
+        let same = slots
+            .iter()
+            .all(|slot| matches!(slot, Slot::Valid(other) if *other == record));
         if !same || valid < 2 {
             vote.write(record)?;
         }
@@ -165,7 +184,11 @@ impl VoteFile {
     /// Saves a vote; durable in both slots when this returns.
     pub fn save(&mut self, vote: Vote) -> Result<(), StoreError> {
         let sequence = self.record.sequence + 1;
-        self.write(Record { sequence, vote: Some(vote), ..self.record })
+        self.write(Record {
+            sequence,
+            vote: Some(vote),
+            ..self.record
+        })
     }
 
     fn write(&mut self, record: Record) -> Result<(), StoreError> {
@@ -173,7 +196,9 @@ impl VoteFile {
         for slot in 0..2 {
             // A crash here leaves the vote in the slots before this one, the last acknowledged vote in the others.
             let offset = (slot * SLOT_LENGTH) as u64;
-            self.file.write_all_at(&bytes, offset).context("write", &self.path)?;
+            self.file
+                .write_all_at(&bytes, offset)
+                .context("write", &self.path)?;
             self.file.sync_data().context("sync", &self.path)?;
         }
         self.record = record;
@@ -194,7 +219,11 @@ pub fn read_identity(disk: &dyn Disk, dir: &Path) -> Result<Option<LogIdentity>,
         match Record::parse(&bytes) {
             Slot::Valid(record) => return Ok(Some(record.identity)),
             Slot::Newer(found) => {
-                return Err(StoreError::NewerFormat { path, found, supported: FORMAT });
+                return Err(StoreError::NewerFormat {
+                    path,
+                    found,
+                    supported: FORMAT,
+                });
             }
             Slot::Blank | Slot::Damaged => {}
         }
@@ -207,10 +236,17 @@ mod tests {
     use super::super::sim_disk::SimDisk;
     use super::*;
 
-    const ID: LogIdentity = LogIdentity { cluster_id: [3; 16], node_id: 7 };
+    const ID: LogIdentity = LogIdentity {
+        cluster_id: [3; 16],
+        node_id: 7,
+    };
 
     fn vote(term: u64) -> Vote {
-        Vote { term, node_id: 7, committed: term % 2 == 0 }
+        Vote {
+            term,
+            node_id: 7,
+            committed: term % 2 == 0,
+        }
     }
 
     #[test]
@@ -225,7 +261,10 @@ mod tests {
             let file = VoteFile::open(&disk, dir).unwrap().unwrap();
             assert_eq!(file.vote(), Some(vote(2)));
             assert!(disk.flip(Path::new("/vote"), SLOT_LENGTH as u64 - slot + 45, 1));
-            assert_eq!(VoteFile::open(&disk, dir).unwrap().unwrap().vote(), Some(vote(2)));
+            assert_eq!(
+                VoteFile::open(&disk, dir).unwrap().unwrap().vote(),
+                Some(vote(2))
+            );
             assert_eq!(read_identity(&disk, dir).unwrap(), Some(ID));
         }
     }
@@ -246,6 +285,9 @@ mod tests {
         VoteFile::create(&disk, Path::new("/"), ID).unwrap();
         disk.flip(Path::new("/vote"), 7, b'1' ^ b'3');
         let error = VoteFile::open(&disk, Path::new("/")).unwrap_err();
-        assert!(matches!(error, StoreError::NewerFormat { found: 3, .. }), "{error}");
+        assert!(
+            matches!(error, StoreError::NewerFormat { found: 3, .. }),
+            "{error}"
+        );
     }
 }
