@@ -18,7 +18,7 @@ use scribe_proof::leaf::LeafError;
 use super::body::{ReplyBody, RequestUnread};
 use super::headers;
 use crate::limits;
-use crate::node::{AppendError, PublishError, ReadError};
+use crate::error::{AppendError, PublishError, ReadError};
 
 /// A refusal on its way out.
 #[derive(Debug, Clone)]
@@ -132,6 +132,11 @@ impl ApiError {
         error
     }
 
+    /// The tombstone's index, if this says that the key is deleted.
+    pub fn deleted_index(&self) -> Option<u64> {
+        (self.0.code == ErrorCode::Deleted).then_some(self.0.problem.current_index).flatten()
+    }
+
     /// Beyond the end of the ledger.
     pub fn future(detail: impl Into<String>, tree_size: u64) -> ApiError {
         let mut error = ApiError::new(ErrorCode::Future, detail);
@@ -189,7 +194,7 @@ impl ApiError {
         error
     }
 
-    /// A read asked for more of the ledger than there is, and so on.
+    /// A condition did not hold; `current_index` is the key's newest version, if it has one.
     pub fn condition_failed(current_index: Option<u64>, deleted: bool) -> ApiError {
         let detail = match current_index {
             None => "the key has no version".to_owned(),

@@ -19,7 +19,7 @@ use super::error::ApiError;
 use super::headers;
 use super::key_path::{self, KeyEncoding, percent_decode};
 use crate::limits;
-use crate::node::Condition;
+use crate::sequencer::Condition;
 
 /// The query parameters of a request, decoded.
 #[derive(Debug)]
