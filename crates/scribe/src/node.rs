@@ -202,7 +202,11 @@ impl Node {
         no()
     }
     pub fn ledger(&self) -> LedgerInfo {
-        LedgerInfo { origin: String::new(), verifier_keys: vec![], policy: String::new() }
+        LedgerInfo {
+            origin: String::new(),
+            verifier_keys: vec![],
+            policy: String::new(),
+        }
     }
     pub fn health(&self) -> HealthStatus {
         HealthStatus {

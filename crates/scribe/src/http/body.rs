@@ -100,7 +100,9 @@ const BUDGET_UNIT: usize = 64 * 1_024;
 impl BodyBudget {
     /// A budget of [`limits::HTTP_BODIES_BYTES_MAX`] for all requests of a server.
     pub fn new() -> BodyBudget {
-        BodyBudget(Arc::new(Semaphore::new(limits::HTTP_BODIES_BYTES_MAX / BUDGET_UNIT)))
+        BodyBudget(Arc::new(Semaphore::new(
+            limits::HTTP_BODIES_BYTES_MAX / BUDGET_UNIT,
+        )))
     }
 
     async fn reserve(&self, units: usize) -> Result<Option<OwnedSemaphorePermit>, ApiError> {
@@ -150,7 +152,10 @@ where
     B: Body<Data = Bytes> + Unpin,
 {
     if body.is_end_stream() {
-        return Ok(ReadBody { bytes: Bytes::new(), _permit: None });
+        return Ok(ReadBody {
+            bytes: Bytes::new(),
+            _permit: None,
+        });
     }
     let declared = body.size_hint().exact();
     if let Some(declared) = declared
@@ -168,10 +173,16 @@ where
     };
     let reading = watch.reading_body();
     let Some(first) = next_data(body).await? else {
-        return Ok(ReadBody { bytes: Bytes::new(), _permit: permit });
+        return Ok(ReadBody {
+            bytes: Bytes::new(),
+            _permit: permit,
+        });
     };
     if body.is_end_stream() && first.len() <= limit {
-        return Ok(ReadBody { bytes: first, _permit: permit });
+        return Ok(ReadBody {
+            bytes: first,
+            _permit: permit,
+        });
     }
     let mut collected = BytesMut::new();
     let mut next = Some(first);
@@ -191,7 +202,10 @@ where
         next = next_data(body).await?;
     }
     drop(reading);
-    Ok(ReadBody { bytes: collected.freeze(), _permit: permit })
+    Ok(ReadBody {
+        bytes: collected.freeze(),
+        _permit: permit,
+    })
 }
 
 /// The next piece of a body, or `None` at its end.

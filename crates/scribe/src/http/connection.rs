@@ -19,7 +19,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use futures::task::AtomicWaker;
-use http::{Request, Response};
+use http::Request;
 use hyper::body::Incoming;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
@@ -28,8 +28,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 
-use super::App;
-use super::body::{ReplyBody, RequestUnread};
+use super::Server;
+use super::body::RequestUnread;
+use super::metrics::HttpMetrics;
 use crate::limits;
 
 const IDLE: u8 = 0;
@@ -82,9 +83,15 @@ impl Watch {
         }
     }
 
+    /// When the connection closes, its sender gets to read the answer first.
+    pub(super) fn linger(&self) {
+        self.linger.store(true, Relaxed);
+    }
+
     fn idle(&self) {
         self.phase.store(IDLE, Relaxed);
-        self.deadline_ms.store(self.clock.now() + limits::HTTP_IDLE_TIMEOUT_MS, Relaxed);
+        self.deadline_ms
+            .store(self.clock.now() + limits::HTTP_IDLE_TIMEOUT_MS, Relaxed);
     }
 
     fn busy(&self) {
@@ -95,7 +102,8 @@ impl Watch {
     /// The handler waits for body bytes until the guard is dropped.
     pub(super) fn reading_body(&self) -> ReadingBody<'_> {
         self.phase.store(BODY, Relaxed);
-        self.deadline_ms.store(self.clock.now() + limits::HTTP_BODY_STALL_MS, Relaxed);
+        self.deadline_ms
+            .store(self.clock.now() + limits::HTTP_BODY_STALL_MS, Relaxed);
         ReadingBody(self)
     }
 
@@ -104,10 +112,12 @@ impl Watch {
             // Only the first byte of a head sets the deadline: more bytes must not extend it.
             IDLE => {
                 self.phase.store(HEAD, Relaxed);
-                self.deadline_ms.store(self.clock.now() + limits::HTTP_HEAD_TIMEOUT_MS, Relaxed);
+                self.deadline_ms
+                    .store(self.clock.now() + limits::HTTP_HEAD_TIMEOUT_MS, Relaxed);
             }
             BODY => {
-                self.deadline_ms.store(self.clock.now() + limits::HTTP_BODY_STALL_MS, Relaxed);
+                self.deadline_ms
+                    .store(self.clock.now() + limits::HTTP_BODY_STALL_MS, Relaxed);
             }
             _ => {}
         }
@@ -125,7 +135,8 @@ impl Watch {
 
     fn write_stalled(&self) {
         if self.write_deadline_ms.load(Relaxed) == NEVER {
-            self.write_deadline_ms.store(self.clock.now() + limits::HTTP_WRITE_STALL_MS, Relaxed);
+            self.write_deadline_ms
+                .store(self.clock.now() + limits::HTTP_WRITE_STALL_MS, Relaxed);
         }
     }
 
@@ -223,7 +234,9 @@ impl Write for WatchedStream {
             }
             self.lingering = true;
             self.watch.phase.store(BUSY, Relaxed);
-            self.watch.deadline_ms.store(self.watch.clock.now() + LINGER_MS, Relaxed);
+            self.watch
+                .deadline_ms
+                .store(self.watch.clock.now() + LINGER_MS, Relaxed);
         }
         let mut discarded = [0_u8; 8_192];
         loop {
@@ -244,15 +257,20 @@ struct Connections {
 }
 
 impl Connections {
-    fn sweep(&self, now: u64) {
+    fn sweep(&self, now: u64, metrics: &HttpMetrics) {
         self.clock.0.store(now, Relaxed);
-        self.open.lock().retain(|watch| {
-            if watch.overdue(now) {
+        let mut open = self.open.lock();
+        open.retain(|watch| {
+            if watch.overdue(now) && !watch.expired.load(Relaxed) {
+                metrics
+                    .stalled
+                    .fetch_add(u64::from(watch.phase.load(Relaxed) != IDLE), Relaxed);
                 watch.expire();
             }
             // The connection holds one reference; when it is gone, so is the need to watch it.
             Arc::strong_count(watch) > 1
         });
+        metrics.connections.store(open.len() as u64, Relaxed);
     }
 }
 
@@ -260,7 +278,7 @@ impl Connections {
 /// [`limits::HTTP_DRAIN_TIMEOUT_MS`].
 pub(super) async fn serve(
     listener: TcpListener,
-    app: App,
+    server: Server,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let started = Instant::now();
@@ -283,12 +301,12 @@ pub(super) async fn serve(
         };
         tokio::select! {
             () = &mut shutdown => break,
-            _ = sweep.tick() => connections.sweep(elapsed_ms(started)),
+            _ = sweep.tick() => connections.sweep(elapsed_ms(started), &server.app.metrics),
             (accepted, permit) = accept => match accepted {
                 Ok((stream, _)) => {
                     let watch = Arc::new(Watch::new(Arc::clone(&connections.clock)));
                     connections.open.lock().push(Arc::clone(&watch));
-                    let connection = drive(stream, app.clone(), watch, Arc::clone(&connections));
+                    let connection = drive(stream, server.clone(), watch, Arc::clone(&connections));
                     let alive = alive.clone();
                     tokio::spawn(async move {
                         connection.await;
@@ -306,7 +324,7 @@ pub(super) async fn serve(
     }
     drop(listener);
     drop(alive);
-    app.stopping.cancel();
+    server.app.stopping.cancel();
     connections.stopping.store(true, Relaxed);
     for watch in connections.open.lock().iter() {
         watch.waker.wake();
@@ -316,7 +334,7 @@ pub(super) async fn serve(
         tokio::select! {
             _ = all_gone.recv() => return Ok(()),
             _ = sweep.tick() => {
-                connections.sweep(elapsed_ms(started));
+                connections.sweep(elapsed_ms(started), &server.app.metrics);
                 if started.elapsed() > drain_until {
                     for watch in connections.open.lock().iter() {
                         watch.expire();
@@ -334,7 +352,12 @@ fn elapsed_ms(started: Instant) -> u64 {
 }
 
 /// Serves one connection until it closes, stalls, or the server stops.
-async fn drive(stream: TcpStream, app: App, watch: Arc<Watch>, connections: Arc<Connections>) {
+async fn drive(
+    stream: TcpStream,
+    server: Server,
+    watch: Arc<Watch>,
+    connections: Arc<Connections>,
+) {
     // Answers are written whole: waiting for more to coalesce only adds 40 ms to the last one.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
@@ -344,15 +367,15 @@ async fn drive(stream: TcpStream, app: App, watch: Arc<Watch>, connections: Arc<
         watch: Arc::clone(&watch),
         lingering: false,
     };
-    let per_request = Arc::new((app, Arc::clone(&watch)));
+    let per_request = Arc::new((server, Arc::clone(&watch)));
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let shared = Arc::clone(&per_request);
         async move {
-            let (app, watch) = &*shared;
+            let (server, watch) = &*shared;
             watch.busy();
-            let mut reply = app.answer(request, watch).await;
+            let mut reply = server.answer(request, watch).await;
             if reply.extensions().get::<RequestUnread>().is_some() {
-                watch.linger.store(true, Relaxed);
+                watch.linger();
             }
             if reply.body().is_streamed() {
                 reply.body_mut().hold(BusyGuard(Arc::clone(watch)));

@@ -44,7 +44,10 @@ pub struct View {
 
 impl View {
     /// Everything but the raw bytes.
-    pub const WHOLE: View = View { raw: false, value_length_max: usize::MAX };
+    pub const WHOLE: View = View {
+        raw: false,
+        value_length_max: usize::MAX,
+    };
 }
 
 /// An entry as JSON.
@@ -71,7 +74,10 @@ pub fn entry(entry: &Entry, view: View) -> EntryView {
         value_length: 0,
         leaf_hash: hex(&entry.leaf_hash()),
         leaf_base64: raw(&entry.leaf),
-        salt_base64: entry.private.as_ref().and_then(|private| raw(&private.salt)),
+        salt_base64: entry
+            .private
+            .as_ref()
+            .and_then(|private| raw(&private.salt)),
         body_base64: None,
     };
     let Ok(leaf) = Leaf::parse(&entry.leaf) else {
@@ -99,7 +105,10 @@ pub fn entry(entry: &Entry, view: View) -> EntryView {
         (shown.author, shown.author_base64) = to_members(leaf.author);
     }
     if entry.private.is_some() {
-        let Metadata { content_type, pairs } = entry.metadata();
+        let Metadata {
+            content_type,
+            pairs,
+        } = entry.metadata();
         shown.content_type = (!content_type.is_empty()).then_some(content_type);
         shown.metadata = pairs.into_iter().collect();
         let value = entry.value();
@@ -206,12 +215,16 @@ pub fn operation(operation: wire::Operation) -> Result<Operation, ApiError> {
                 (Some(text), false) => Bytes::from(text),
                 (text, _) => {
                     put.value = text;
-                    put.value_bytes().map(Bytes::from).map_err(|error| {
-                        ApiError::invalid_argument(error.to_string())
-                    })?
+                    put.value_bytes()
+                        .map(Bytes::from)
+                        .map_err(|error| ApiError::invalid_argument(error.to_string()))?
                 }
             };
-            Ok(Operation::Write { key, kind: WriteKind::Put { metadata, value }, condition })
+            Ok(Operation::Write {
+                key,
+                kind: WriteKind::Put { metadata, value },
+                condition,
+            })
         }
         wire::Operation::Delete(delete) => Ok(Operation::Write {
             key: key(delete.key_bytes())?,
@@ -225,7 +238,10 @@ pub fn operation(operation: wire::Operation) -> Result<Operation, ApiError> {
                     "a check has neither if_absent nor if_index, needed is one of them",
                 ));
             }
-            Ok(Operation::Check { key: key(check.key_bytes())?, condition })
+            Ok(Operation::Check {
+                key: key(check.key_bytes())?,
+                condition,
+            })
         }
     }
 }
@@ -246,8 +262,6 @@ fn condition(if_absent: bool, if_index: Option<u64>) -> Result<Condition, ApiErr
         )),
     }
 }
-
-
 
 #[cfg(test)]
 mod tests {

@@ -100,9 +100,14 @@ mod tests {
 
     #[test]
     fn a_cursor_is_read_back_and_nothing_else_is() {
-        let keys = KeysCursor { size: TreeSize::new(7), start: Bytes::from_static(b"a\0") };
+        let keys = KeysCursor {
+            size: TreeSize::new(7),
+            start: Bytes::from_static(b"a\0"),
+        };
         assert_eq!(KeysCursor::parse(&keys.encode()).unwrap(), keys);
-        let history = HistoryCursor { below: TreeSize::new(u64::MAX) };
+        let history = HistoryCursor {
+            below: TreeSize::new(u64::MAX),
+        };
         assert_eq!(HistoryCursor::parse(&history.encode()).unwrap(), history);
         assert!(HistoryCursor::parse(&keys.encode()).is_err());
         assert!(KeysCursor::parse(&history.encode()).is_err());

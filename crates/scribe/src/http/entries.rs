@@ -10,15 +10,14 @@ use super::body::ReplyBody;
 use super::convert::{self, View};
 use super::error::{ApiError, json_reply};
 use super::request::{self, Query};
-use super::{App, Shared, headers};
+use super::{App, headers};
 use crate::limits;
 
 /// `GET /v1/entries/{index}`
 pub(super) async fn entry(
-    State(app): State<Shared>,
+    State(app): State<App>,
     request: Request,
 ) -> Result<Response<ReplyBody>, ApiError> {
-    let app = App::from(app);
     let query = Query::parse(request.uri().query(), &["raw", "consistency"])?;
     let raw = query.flag("raw")?;
     let text = request.uri().path().rsplit('/').next().unwrap_or_default();
@@ -33,7 +32,9 @@ pub(super) async fn entry(
         }
     }
     let Some(entry) = app.node.entry(index)? else {
-        return Err(ApiError::not_found(format!("there is no entry at index {index}")));
+        return Err(ApiError::not_found(format!(
+            "there is no entry at index {index}"
+        )));
     };
     let mut reply = json_reply(&convert::entry(&entry, View { raw, ..View::WHOLE }));
     let fields = reply.headers_mut();
@@ -43,16 +44,17 @@ pub(super) async fn entry(
 
 /// `GET /v1/entries`
 pub(super) async fn page(
-    State(app): State<Shared>,
+    State(app): State<App>,
     request: Request,
 ) -> Result<Response<ReplyBody>, ApiError> {
-    let app = App::from(app);
-    let query = Query::parse(request.uri().query(), &["from", "limit", "raw", "consistency"])?;
+    let query = Query::parse(
+        request.uri().query(),
+        &["from", "limit", "raw", "consistency"],
+    )?;
     let from = LeafIndex::new(query.number("from")?.unwrap_or(0));
     let limit = query.limit()?;
     let raw = query.flag("raw")?;
-    let size =
-        request::read_size(&app, None, query.consistency()?, request.headers()).await?;
+    let size = request::read_size(&app, None, query.consistency()?, request.headers()).await?;
     if from.get() > size.get() {
         return Err(ApiError::future(
             format!("from is {from}, the ledger has {size} entries"),
@@ -81,6 +83,8 @@ pub(super) async fn page(
     .await
     .map_err(ApiError::task_failed)??;
     let mut reply = json_reply(&page);
-    reply.headers_mut().insert(headers::SCRIBE_TREE_SIZE, HeaderValue::from(size.get()));
+    reply
+        .headers_mut()
+        .insert(headers::SCRIBE_TREE_SIZE, HeaderValue::from(size.get()));
     Ok(reply)
 }

@@ -17,8 +17,8 @@ use scribe_proof::leaf::LeafError;
 
 use super::body::{ReplyBody, RequestUnread};
 use super::headers;
-use crate::limits;
 use crate::error::{AppendError, PublishError, ReadError};
+use crate::limits;
 
 /// A refusal on its way out.
 #[derive(Debug, Clone)]
@@ -104,7 +104,9 @@ impl ApiError {
     pub fn key_length(found: Option<usize>) -> ApiError {
         let allowed = limits::KEY_LENGTH_MAX;
         match found {
-            Some(0) => ApiError::invalid_key(format!("key is empty, allowed are 1 to {allowed} bytes")),
+            Some(0) => {
+                ApiError::invalid_key(format!("key is empty, allowed are 1 to {allowed} bytes"))
+            }
             Some(found) => ApiError::new(
                 ErrorCode::KeyTooLong,
                 format!("key is {found} bytes long, allowed are 1 to {allowed}"),
@@ -134,7 +136,9 @@ impl ApiError {
 
     /// The tombstone's index, if this says that the key is deleted.
     pub fn deleted_index(&self) -> Option<u64> {
-        (self.0.code == ErrorCode::Deleted).then_some(self.0.problem.current_index).flatten()
+        (self.0.code == ErrorCode::Deleted)
+            .then_some(self.0.problem.current_index)
+            .flatten()
     }
 
     /// Beyond the end of the ledger.
@@ -226,11 +230,23 @@ impl ApiError {
                     None => refused,
                 }
             }
-            AppendError::TooLarge { what, found, allowed } => {
+            AppendError::TooLarge {
+                what,
+                found,
+                allowed,
+            } => {
                 let code = too_large_code(what.as_ref());
-                ApiError::new(code, format!("{what} has {found} bytes, allowed are {allowed}"))
+                ApiError::new(
+                    code,
+                    format!("{what} has {found} bytes, allowed are {allowed}"),
+                )
             }
-            AppendError::ConditionFailed { operation, key, current_index, deleted } => {
+            AppendError::ConditionFailed {
+                operation,
+                key,
+                current_index,
+                deleted,
+            } => {
                 let refused =
                     ApiError::condition_failed(current_index.map(|index| index.get()), deleted);
                 if several {
@@ -273,8 +289,10 @@ impl ApiError {
     }
 
     fn unavailable(reason: impl Display) -> ApiError {
-        let mut error =
-            ApiError::new(ErrorCode::Unavailable, format!("the node is unavailable: {reason}"));
+        let mut error = ApiError::new(
+            ErrorCode::Unavailable,
+            format!("the node is unavailable: {reason}"),
+        );
         error.0.problem.retry_after_ms = Some(1_000);
         error
     }
@@ -282,7 +300,10 @@ impl ApiError {
     fn internal(what: impl Display) -> ApiError {
         // The cause is for the operator; it may name paths.
         tracing::error!(%what, "a request failed");
-        ApiError::new(ErrorCode::Internal, "the node failed to answer; its log says why")
+        ApiError::new(
+            ErrorCode::Internal,
+            "the node failed to answer; its log says why",
+        )
     }
 
     /// A task that was to answer died.
@@ -292,7 +313,13 @@ impl ApiError {
 
     /// The answer.
     pub fn into_reply(self) -> Response<ReplyBody> {
-        let Inner { code, problem, allow, value_length, request_unread } = *self.0;
+        let Inner {
+            code,
+            problem,
+            allow,
+            value_length,
+            request_unread,
+        } = *self.0;
         // Text, numbers and options only: writing them as JSON cannot fail.
         let body = serde_json::to_vec(&problem).unwrap_or_default();
         let mut reply = Response::new(ReplyBody::full(body));
@@ -351,8 +378,11 @@ impl From<ReadError> for ApiError {
             ReadError::NotLeader { leader } => ApiError::not_leader(leader),
             ReadError::Damaged(what) => {
                 tracing::error!(%what, "a read found damage");
-                ApiError::new(ErrorCode::Damaged, "the stored bytes fail their checks on this node")
-                    .hint("the node's log names them; another node may still have them whole")
+                ApiError::new(
+                    ErrorCode::Damaged,
+                    "the stored bytes fail their checks on this node",
+                )
+                .hint("the node's log names them; another node may still have them whole")
             }
             ReadError::Io(what) => ApiError::internal(what),
         }
@@ -363,7 +393,10 @@ impl From<PublishError> for ApiError {
     fn from(error: PublishError) -> ApiError {
         match error {
             PublishError::NotPublished => ApiError::not_published(
-                format!("no checkpoint covers it after {} ms", limits::PUBLISH_WAIT_MS),
+                format!(
+                    "no checkpoint covers it after {} ms",
+                    limits::PUBLISH_WAIT_MS
+                ),
                 None,
             ),
             PublishError::Unavailable(reason) => ApiError::unavailable(reason),
@@ -379,8 +412,10 @@ impl From<LeafError> for ApiError {
 
 /// A JSON body that is not what the route takes.
 pub(super) fn bad_json(error: &serde_json::Error) -> ApiError {
-    ApiError::bad_request(format!("the body is not the JSON this route takes: {error}"))
-        .hint("/openapi.json describes every body")
+    ApiError::bad_request(format!(
+        "the body is not the JSON this route takes: {error}"
+    ))
+    .hint("/openapi.json describes every body")
 }
 
 /// A reply with a JSON body of the contract.

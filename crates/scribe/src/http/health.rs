@@ -8,20 +8,20 @@ use scribe_client::wire::{Cluster, Health, Member};
 use super::body::ReplyBody;
 use super::error::{ApiError, json_bytes};
 use super::request::Query;
-use super::{App, Shared, headers};
+use super::{App, headers};
 
 /// `GET /health/live`: the process answers.
 pub(super) async fn live(
-    State(app): State<Shared>,
+    State(app): State<App>,
     request: Request,
 ) -> Result<Response<ReplyBody>, ApiError> {
     Query::parse(request.uri().query(), &[])?;
-    Ok(health_reply(&health(&App::from(app), None)))
+    Ok(health_reply(&health(&app, None)))
 }
 
 /// `GET /health/ready`: the node takes reads and writes.
 pub(super) async fn ready(
-    State(app): State<Shared>,
+    State(app): State<App>,
     request: Request,
 ) -> Result<Response<ReplyBody>, ApiError> {
     Query::parse(request.uri().query(), &[])?;
@@ -30,13 +30,18 @@ pub(super) async fn ready(
         Ok(()) => None,
         Err(reason) => Some(reason),
     };
-    Ok(health_reply(&health(&App::from(app), reason)))
+    Ok(health_reply(&health(&app, reason)))
 }
 
 fn health(app: &App, reason: Option<String>) -> Health {
     let status = app.node.health();
     Health {
-        status: if reason.is_none() { "ok" } else { "unavailable" }.to_owned(),
+        status: if reason.is_none() {
+            "ok"
+        } else {
+            "unavailable"
+        }
+        .to_owned(),
         reason,
         node_id: status.node_id,
         is_leader: status.is_leader,
@@ -60,11 +65,10 @@ fn health_reply(health: &Health) -> Response<ReplyBody> {
 
 /// `GET /v1/cluster`
 pub(super) async fn cluster(
-    State(app): State<Shared>,
+    State(app): State<App>,
     request: Request,
 ) -> Result<Response<ReplyBody>, ApiError> {
     Query::parse(request.uri().query(), &[])?;
-    let app = App::from(app);
     let reason = app.node.health().ready().err();
     let node = health(&app, reason);
     let cluster = Cluster {
@@ -78,18 +82,23 @@ pub(super) async fn cluster(
         node,
         failures_tolerated: 0,
     };
-    Ok(json_bytes(StatusCode::OK, serde_json::to_vec(&cluster).unwrap_or_default()))
+    Ok(json_bytes(
+        StatusCode::OK,
+        serde_json::to_vec(&cluster).unwrap_or_default(),
+    ))
 }
 
 /// `GET /v1/cluster/leader`
 pub(super) async fn leader(
-    State(app): State<Shared>,
+    State(app): State<App>,
     request: Request,
 ) -> Result<Response<ReplyBody>, ApiError> {
     Query::parse(request.uri().query(), &[])?;
-    let app = App::from(app);
     let status = app.node.health();
-    Ok(json_bytes(StatusCode::OK, leader_json(status.node_id, status.current_leader)))
+    Ok(json_bytes(
+        StatusCode::OK,
+        leader_json(status.node_id, status.current_leader),
+    ))
 }
 
 fn leader_json(node_id: u64, leader: Option<u64>) -> String {

@@ -99,7 +99,10 @@ pub fn decode(segment: &str, encoding: KeyEncoding) -> Result<Bytes, ApiError> {
 /// # Errors
 /// Not base64url.
 pub fn decode_base64url(text: &[u8]) -> Result<Bytes, ApiError> {
-    let end = text.iter().rposition(|&byte| byte != b'=').map_or(0, |last| last + 1);
+    let end = text
+        .iter()
+        .rposition(|&byte| byte != b'=')
+        .map_or(0, |last| last + 1);
     URL_SAFE_NO_PAD
         .decode(&text[..end])
         .map(Bytes::from)
@@ -130,7 +133,8 @@ pub(super) fn percent_decode(text: &[u8], plus_is_space: bool) -> Result<Cow<'_,
         match byte {
             b'%' => {
                 let digit = |place: usize| {
-                    text.get(place).and_then(|&digit| char::from(digit).to_digit(16))
+                    text.get(place)
+                        .and_then(|&digit| char::from(digit).to_digit(16))
                 };
                 let (Some(high), Some(low)) = (digit(at + 1), digit(at + 2)) else {
                     return Err(at);
@@ -168,13 +172,19 @@ mod tests {
         assert_eq!(key("."), ".");
         assert_eq!(key("%2e%2E"), "..");
         assert_eq!(decode("Li4", KeyEncoding::Base64Url).unwrap(), "..");
-        assert_eq!(decode("_-8=", KeyEncoding::Base64Url).unwrap(), Bytes::from_static(&[255, 239]));
+        assert_eq!(
+            decode("_-8=", KeyEncoding::Base64Url).unwrap(),
+            Bytes::from_static(&[255, 239])
+        );
     }
 
     #[test]
     fn what_is_not_a_key_is_refused() {
         for segment in ["", "%", "%2", "%zz", "a%g0"] {
-            assert!(decode(segment, KeyEncoding::Percent).is_err(), "{segment:?}");
+            assert!(
+                decode(segment, KeyEncoding::Percent).is_err(),
+                "{segment:?}"
+            );
         }
         assert!(decode("a b", KeyEncoding::Base64Url).is_err());
         assert!(decode("ab/c", KeyEncoding::Base64Url).is_err());
@@ -186,7 +196,10 @@ mod tests {
     #[test]
     fn a_bare_slash_ends_a_key() {
         assert_eq!(split("a").unwrap(), ("a", KeyResource::Value));
-        assert_eq!(split("a%2Fhistory").unwrap(), ("a%2Fhistory", KeyResource::Value));
+        assert_eq!(
+            split("a%2Fhistory").unwrap(),
+            ("a%2Fhistory", KeyResource::Value)
+        );
         assert_eq!(split("a/history").unwrap(), ("a", KeyResource::History));
         assert_eq!(split("a/receipt").unwrap(), ("a", KeyResource::Receipt));
         for rest in ["a/b", "a/", "a//history", "a/history/", "a/b/history"] {

@@ -36,7 +36,11 @@ pub(super) async fn answer(
     request: Request<Incoming>,
 ) -> (Route, Result<Response<ReplyBody>, ApiError>) {
     let (parts, mut body) = request.into_parts();
-    let rest = parts.uri.path().strip_prefix(key_path::KEYS_PREFIX).unwrap_or_default();
+    let rest = parts
+        .uri
+        .path()
+        .strip_prefix(key_path::KEYS_PREFIX)
+        .unwrap_or_default();
     let (segment, resource) = match key_path::split(rest) {
         Ok(split) => split,
         Err(error) => return (Route::Other, Err(error)),
@@ -47,33 +51,49 @@ pub(super) async fn answer(
             Method::GET | Method::HEAD => {
                 (Route::Get, get(app, segment, query, &parts.headers).await)
             }
-            Method::PUT => {
-                (Route::Put, put(app, watch, segment, query, &parts.headers, &mut body).await)
-            }
+            Method::PUT => (
+                Route::Put,
+                put(app, watch, segment, query, &parts.headers, &mut body).await,
+            ),
             Method::DELETE => (
                 Route::Delete,
-                Box::pin(delete(app, watch, segment, query, &parts.headers, &mut body)).await,
+                Box::pin(delete(
+                    app,
+                    watch,
+                    segment,
+                    query,
+                    &parts.headers,
+                    &mut body,
+                ))
+                .await,
             ),
             ref method => (
                 Route::Other,
-                Err(ApiError::method_not_allowed(method, "GET, HEAD, PUT, DELETE")),
+                Err(ApiError::method_not_allowed(
+                    method,
+                    "GET, HEAD, PUT, DELETE",
+                )),
             ),
         },
         KeyResource::History => match parts.method {
-            Method::GET | Method::HEAD => {
-                (Route::History, Box::pin(history(app, segment, query, &parts.headers)).await)
-            }
-            ref method => {
-                (Route::Other, Err(ApiError::method_not_allowed(method, "GET, HEAD")))
-            }
+            Method::GET | Method::HEAD => (
+                Route::History,
+                Box::pin(history(app, segment, query, &parts.headers)).await,
+            ),
+            ref method => (
+                Route::Other,
+                Err(ApiError::method_not_allowed(method, "GET, HEAD")),
+            ),
         },
         KeyResource::Receipt => match parts.method {
-            Method::GET | Method::HEAD => {
-                (Route::Receipt, Box::pin(receipt(app, segment, query, &parts.headers)).await)
-            }
-            ref method => {
-                (Route::Other, Err(ApiError::method_not_allowed(method, "GET, HEAD")))
-            }
+            Method::GET | Method::HEAD => (
+                Route::Receipt,
+                Box::pin(receipt(app, segment, query, &parts.headers)).await,
+            ),
+            ref method => (
+                Route::Other,
+                Err(ApiError::method_not_allowed(method, "GET, HEAD")),
+            ),
         },
     }
 }
@@ -103,7 +123,10 @@ async fn put(
         .node
         .append(Write {
             key,
-            kind: WriteKind::Put { metadata: write.metadata, value: value.bytes.clone() },
+            kind: WriteKind::Put {
+                metadata: write.metadata,
+                value: value.bytes.clone(),
+            },
             condition: write.condition,
             idempotency_key: write.idempotency_key,
             author: Bytes::new(),
@@ -298,7 +321,10 @@ fn entry_headers(fields: &mut HeaderMap, entry: &Entry, size: TreeSize) {
     convert::write_hex(&mut hash, &entry.leaf_hash());
     fields.insert(ETAG, etag(entry.index));
     fields.insert(headers::SCRIBE_INDEX, HeaderValue::from(entry.index.get()));
-    fields.insert(headers::SCRIBE_TIMESTAMP, HeaderValue::from(entry.timestamp_ms()));
+    fields.insert(
+        headers::SCRIBE_TIMESTAMP,
+        HeaderValue::from(entry.timestamp_ms()),
+    );
     if let Ok(hash) = HeaderValue::from_maybe_shared(Bytes::from(hash)) {
         fields.insert(headers::SCRIBE_LEAF_HASH, hash);
     }
@@ -319,9 +345,10 @@ fn value_headers(fields: &mut HeaderMap, entry: &Entry) {
     fields.insert(ACCEPT_RANGES, headers::BYTES);
     for (name, value) in &metadata.pairs {
         let name = format!("{HEADER_META_PREFIX}{name}");
-        if let (Ok(name), Ok(value)) =
-            (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value.as_bytes()))
-        {
+        if let (Ok(name), Ok(value)) = (
+            HeaderName::from_bytes(name.as_bytes()),
+            HeaderValue::from_bytes(value.as_bytes()),
+        ) {
             fields.append(name, value);
         }
     }
@@ -340,11 +367,16 @@ async fn history(
     query: Option<&str>,
     fields: &HeaderMap,
 ) -> Result<Response<ReplyBody>, ApiError> {
-    let query =
-        Query::parse(query, &["key_encoding", "limit", "cursor", "at", "consistency"])?;
+    let query = Query::parse(
+        query,
+        &["key_encoding", "limit", "cursor", "at", "consistency"],
+    )?;
     let key = key_path::decode(segment, query.key_encoding()?)?;
     let limit = query.limit()?;
-    let cursor = query.text("cursor")?.map(HistoryCursor::parse).transpose()?;
+    let cursor = query
+        .text("cursor")?
+        .map(HistoryCursor::parse)
+        .transpose()?;
     let size = request::read_size(app, query.at()?, query.consistency()?, fields).await?;
     let below = cursor.map_or(size, |cursor| cursor.below.min(size));
     let node = app.node.clone();
@@ -356,11 +388,18 @@ async fn history(
         return Err(ApiError::not_found("the key has no version"));
     }
     let next = match versions.last() {
-        Some(last) if more => Some(HistoryCursor { below: TreeSize::new(last.index) }.encode()),
+        Some(last) if more => Some(
+            HistoryCursor {
+                below: TreeSize::new(last.index),
+            }
+            .encode(),
+        ),
         _ => None,
     };
     let mut reply = json_reply(&wire::History { versions, next });
-    reply.headers_mut().insert(headers::SCRIBE_TREE_SIZE, HeaderValue::from(size.get()));
+    reply
+        .headers_mut()
+        .insert(headers::SCRIBE_TREE_SIZE, HeaderValue::from(size.get()));
     Ok(reply)
 }
 
@@ -427,18 +466,23 @@ async fn find_any(
 async fn receipt_of(app: &App, entry: Entry) -> Result<Response<ReplyBody>, ApiError> {
     let published = match app.node.checkpoint() {
         Some(published) if published.size.contains(entry.index) => published,
-        _ => app.node.publish(entry.index.tree_size()).await.map_err(|error| {
-            ApiError::not_published(
-                format!("the entry at index {} is safe, but: {error}", entry.index),
-                Some(entry.index.get()),
-            )
-        })?,
+        _ => app
+            .node
+            .publish(entry.index.tree_size())
+            .await
+            .map_err(|error| {
+                ApiError::not_published(
+                    format!("the entry at index {} is safe, but: {error}", entry.index),
+                    Some(entry.index.get()),
+                )
+            })?,
     };
     let node = app.node.clone();
     let index = entry.index;
     let size = published.size;
     let text = tokio::task::spawn_blocking(move || {
-        node.receipt(&entry, &published).map(|receipt| receipt.to_text())
+        node.receipt(&entry, &published)
+            .map(|receipt| receipt.to_text())
     })
     .await
     .map_err(ApiError::task_failed)??;

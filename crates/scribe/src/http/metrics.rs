@@ -10,7 +10,7 @@ use axum::extract::{Request, State};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Response};
 
-use super::Shared;
+use super::App;
 use super::body::ReplyBody;
 use super::error::ApiError;
 use super::request::Query;
@@ -108,7 +108,9 @@ pub struct HttpMetrics {
 impl HttpMetrics {
     /// Counts one answer. For a streamed one, `elapsed` ends with its head.
     pub fn record(&self, route: Route, status: u16, elapsed: Duration) {
-        let Some(counters) = self.routes.get(route as usize) else { return };
+        let Some(counters) = self.routes.get(route as usize) else {
+            return;
+        };
         let class = match status {
             200..=299 => 0,
             300..=399 => 1,
@@ -146,7 +148,11 @@ impl HttpMetrics {
         );
         out.push_str("# TYPE scribe_http_request_seconds histogram\n");
         for (counters, (_, route)) in self.routes.iter().zip(Route::ALL) {
-            let total: u64 = counters.buckets.iter().map(|bucket| bucket.load(Relaxed)).sum();
+            let total: u64 = counters
+                .buckets
+                .iter()
+                .map(|bucket| bucket.load(Relaxed))
+                .sum();
             if total == 0 {
                 continue;
             }
@@ -168,8 +174,18 @@ impl HttpMetrics {
             )?;
         }
         for (name, help, kind, value) in [
-            ("scribe_http_connections", "Connections open now.", "gauge", &self.connections),
-            ("scribe_http_watchers", "Watchers connected now.", "gauge", &self.watchers),
+            (
+                "scribe_http_connections",
+                "Connections open now.",
+                "gauge",
+                &self.connections,
+            ),
+            (
+                "scribe_http_watchers",
+                "Watchers connected now.",
+                "gauge",
+                &self.watchers,
+            ),
             (
                 "scribe_http_connections_stalled_total",
                 "Connections closed because they stalled.",
@@ -178,7 +194,10 @@ impl HttpMetrics {
             ),
         ] {
             let value = value.load(Relaxed);
-            writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}")?;
+            writeln!(
+                out,
+                "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}"
+            )?;
         }
         Ok(())
     }
@@ -186,7 +205,7 @@ impl HttpMetrics {
 
 /// `GET /metrics`
 pub(super) async fn metrics(
-    State(app): State<Shared>,
+    State(app): State<App>,
     request: Request,
 ) -> Result<Response<ReplyBody>, ApiError> {
     Query::parse(request.uri().query(), &[])?;

@@ -7,18 +7,17 @@ use http::Response;
 use scribe_client::wire::{ConsistencyProof, InclusionProof};
 use scribe_proof::index::{LeafIndex, TreeSize};
 
+use super::App;
 use super::body::ReplyBody;
 use super::convert::{hex, hexes};
 use super::error::{ApiError, json_reply};
 use super::request::Query;
-use super::{App, Shared};
 
 /// `GET /v1/proofs/inclusion?index=&tree_size=`
 pub(super) async fn inclusion(
-    State(app): State<Shared>,
+    State(app): State<App>,
     request: Request,
 ) -> Result<Response<ReplyBody>, ApiError> {
-    let app = App::from(app);
     let query = Query::parse(request.uri().query(), &["index", "tree_size"])?;
     let index = LeafIndex::new(needed(&query, "index")?);
     let size = tree_size(&app, query.number("tree_size")?).await?;
@@ -45,10 +44,9 @@ pub(super) async fn inclusion(
 
 /// `GET /v1/proofs/consistency?old=&new=`
 pub(super) async fn consistency(
-    State(app): State<Shared>,
+    State(app): State<App>,
     request: Request,
 ) -> Result<Response<ReplyBody>, ApiError> {
-    let app = App::from(app);
     let query = Query::parse(request.uri().query(), &["old", "new"])?;
     let old = TreeSize::new(needed(&query, "old")?);
     let new = tree_size(&app, query.number("new")?).await?;

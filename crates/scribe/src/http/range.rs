@@ -40,7 +40,10 @@ pub fn parse(value: &HeaderValue, length: usize) -> ByteRange {
             if suffix == 0 || length == 0 {
                 return ByteRange::Unsatisfiable;
             }
-            ByteRange::Part { start: length.saturating_sub(suffix), end: length }
+            ByteRange::Part {
+                start: length.saturating_sub(suffix),
+                end: length,
+            }
         }
     }
 }
@@ -64,20 +67,40 @@ mod tests {
     #[test]
     fn one_range_or_none() {
         let check = |text: &str, expected: ByteRange| {
-            assert_eq!(parse(&HeaderValue::from_str(text).unwrap(), 10), expected, "{text}");
+            assert_eq!(
+                parse(&HeaderValue::from_str(text).unwrap(), 10),
+                expected,
+                "{text}"
+            );
         };
         check("bytes=0-3", ByteRange::Part { start: 0, end: 4 });
         check("bytes=4-", ByteRange::Part { start: 4, end: 10 });
         check("bytes=4-99", ByteRange::Part { start: 4, end: 10 });
         check("bytes=-3", ByteRange::Part { start: 7, end: 10 });
         check("bytes=-30", ByteRange::Part { start: 0, end: 10 });
-        check("Bytes=9-18446744073709551616", ByteRange::Part { start: 9, end: 10 });
+        check(
+            "Bytes=9-18446744073709551616",
+            ByteRange::Part { start: 9, end: 10 },
+        );
         check("bytes=10-", ByteRange::Unsatisfiable);
         check("bytes=-0", ByteRange::Unsatisfiable);
-        for ignored in ["bytes=0-1,3-4", "bytes=3-1", "bytes=-", "bytes=a-b", "lines=0-1", "bytes"] {
+        for ignored in [
+            "bytes=0-1,3-4",
+            "bytes=3-1",
+            "bytes=-",
+            "bytes=a-b",
+            "lines=0-1",
+            "bytes",
+        ] {
             check(ignored, ByteRange::Whole);
         }
-        assert_eq!(parse(&HeaderValue::from_static("bytes=-1"), 0), ByteRange::Unsatisfiable);
-        assert_eq!(parse(&HeaderValue::from_static("bytes=0-0"), 0), ByteRange::Unsatisfiable);
+        assert_eq!(
+            parse(&HeaderValue::from_static("bytes=-1"), 0),
+            ByteRange::Unsatisfiable
+        );
+        assert_eq!(
+            parse(&HeaderValue::from_static("bytes=0-0"), 0),
+            ByteRange::Unsatisfiable
+        );
     }
 }

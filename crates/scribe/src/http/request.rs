@@ -43,7 +43,9 @@ impl<'a> Query<'a> {
                 return Err(unknown_parameter(name, known));
             };
             if pairs.iter().any(|(given, _)| given == name) {
-                return Err(ApiError::bad_request(format!("parameter {name} is given twice")));
+                return Err(ApiError::bad_request(format!(
+                    "parameter {name} is given twice"
+                )));
             }
             let value = percent_decode(value.as_bytes(), true).map_err(|_| {
                 ApiError::bad_request(format!(
@@ -57,7 +59,10 @@ impl<'a> Query<'a> {
 
     /// The bytes of a parameter.
     pub fn bytes(&self, name: &str) -> Option<&[u8]> {
-        self.pairs.iter().find(|(given, _)| *given == name).map(|(_, value)| value.as_ref())
+        self.pairs
+            .iter()
+            .find(|(given, _)| *given == name)
+            .map(|(_, value)| value.as_ref())
     }
 
     /// A parameter that is text.
@@ -78,7 +83,9 @@ impl<'a> Query<'a> {
     /// # Errors
     /// Anything but decimal digits below 2^64.
     pub fn number(&self, name: &str) -> Result<Option<u64>, ApiError> {
-        self.text(name)?.map(|text| parse_number(name, text)).transpose()
+        self.text(name)?
+            .map(|text| parse_number(name, text))
+            .transpose()
     }
 
     /// A parameter that is `true` or `false`; absent is false.
@@ -117,7 +124,8 @@ impl<'a> Query<'a> {
     /// # Errors
     /// An unknown encoding.
     pub fn key_encoding(&self) -> Result<KeyEncoding, ApiError> {
-        self.text("key_encoding")?.map_or(Ok(KeyEncoding::default()), KeyEncoding::parse)
+        self.text("key_encoding")?
+            .map_or(Ok(KeyEncoding::default()), KeyEncoding::parse)
     }
 
     /// A parameter that is a key or a part of one: any bytes up to a key's length, in the given encoding.
@@ -188,7 +196,7 @@ fn unknown_parameter(name: &str, known: &[&'static str]) -> ApiError {
     )
 }
 
-fn parse_number(name: &str, text: &str) -> Result<u64, ApiError> {
+pub(super) fn parse_number(name: &str, text: &str) -> Result<u64, ApiError> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     match text.parse() {
         Ok(number) if digits => Ok(number),
@@ -249,7 +257,9 @@ pub fn parse_at(text: &str) -> Result<At, ApiError> {
     }
     // A + in a query string means a space, and no RFC 3339 time ends in one followed by an offset: give it back.
     let text: Cow<'_, str> = match text.rfind(' ') {
-        Some(place) if place > 10 => Cow::Owned(format!("{}+{}", &text[..place], &text[place + 1..])),
+        Some(place) if place > 10 => {
+            Cow::Owned(format!("{}+{}", &text[..place], &text[place + 1..]))
+        }
         _ => Cow::Borrowed(text),
     };
     let refused = |why: String| {
@@ -259,7 +269,9 @@ pub fn parse_at(text: &str) -> Result<At, ApiError> {
         ))
         .hint("for example at=1234 or at=2030-01-31T12:00:00Z")
     };
-    let time: jiff::Timestamp = text.parse().map_err(|error| refused(format!(": {error}")))?;
+    let time: jiff::Timestamp = text
+        .parse()
+        .map_err(|error| refused(format!(": {error}")))?;
     match u64::try_from(time.as_millisecond()) {
         Ok(timestamp_ms) => Ok(At::Time { timestamp_ms }),
         Err(_) => Err(refused(", not before 1970".to_owned())),
@@ -297,7 +309,9 @@ pub async fn read_size(
         }
         Some(At::Time { timestamp_ms }) => {
             let newest = newest(app, consistency).await?;
-            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            let now = SystemTime::now()
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .unwrap_or_default();
             if u128::from(timestamp_ms) > now.as_millis() {
                 return Err(ApiError::future(
                     format!(
@@ -428,7 +442,9 @@ fn once<'a>(
     value: &'a HeaderValue,
 ) -> Result<(), ApiError> {
     if slot.replace(value).is_some() {
-        return Err(ApiError::invalid_argument(format!("header {name} is given twice")));
+        return Err(ApiError::invalid_argument(format!(
+            "header {name} is given twice"
+        )));
     }
     Ok(())
 }
@@ -448,7 +464,9 @@ fn metadata_text(name: &HeaderName, value: &HeaderValue) -> Result<String, ApiEr
 /// # Errors
 /// There is a Content-Encoding.
 pub fn refuse_encoding(fields: &HeaderMap) -> Result<(), ApiError> {
-    fields.get(CONTENT_ENCODING).map_or(Ok(()), |value| Err(unsupported_encoding(value)))
+    fields
+        .get(CONTENT_ENCODING)
+        .map_or(Ok(()), |value| Err(unsupported_encoding(value)))
 }
 
 fn unsupported_encoding(value: &HeaderValue) -> ApiError {
@@ -468,7 +486,9 @@ pub fn idempotency_key(fields: &HeaderMap) -> Result<Option<String>, ApiError> {
     let mut given = fields.get_all(HEADER_IDEMPOTENCY_KEY).iter();
     let first = given.next();
     if given.next().is_some() {
-        return Err(ApiError::invalid_argument("header idempotency-key is given twice"));
+        return Err(ApiError::invalid_argument(
+            "header idempotency-key is given twice",
+        ));
     }
     first.map(parse_idempotency_key).transpose()
 }
@@ -560,23 +580,51 @@ mod tests {
         assert_eq!(read.bytes("prefix").unwrap(), b"a/b c");
         let unknown = query("limt=5", &["limit", "prefix"]).unwrap_err();
         assert_eq!(unknown.code(), ErrorCode::UnknownParameter);
-        assert!(unknown.into_problem().detail.contains("known are limit, prefix"));
+        assert!(
+            unknown
+                .into_problem()
+                .detail
+                .contains("known are limit, prefix")
+        );
         assert!(query("limit=5&limit=5", &["limit"]).is_err());
         assert!(query("limit=%5", &["limit"]).is_err());
-        for limit in ["0", "1001", "-1", "", "1e3", " 1", "+1", "99999999999999999999"] {
-            assert!(query(&format!("limit={limit}"), &["limit"]).unwrap().limit().is_err());
+        for limit in [
+            "0",
+            "1001",
+            "-1",
+            "",
+            "1e3",
+            " 1",
+            "+1",
+            "99999999999999999999",
+        ] {
+            assert!(
+                query(&format!("limit={limit}"), &["limit"])
+                    .unwrap()
+                    .limit()
+                    .is_err()
+            );
         }
     }
 
     #[test]
     fn at_is_a_size_or_a_time() {
         assert_eq!(parse_at("17").unwrap(), At::Size(TreeSize::new(17)));
-        let time = At::Time { timestamp_ms: 1_500 };
+        let time = At::Time {
+            timestamp_ms: 1_500,
+        };
         assert_eq!(parse_at("1970-01-01T00:00:01.5Z").unwrap(), time);
         assert_eq!(parse_at("1970-01-01T02:00:01.5+02:00").unwrap(), time);
         // As it arrives when the + was not encoded.
         assert_eq!(parse_at("1970-01-01T02:00:01.5 02:00").unwrap(), time);
-        for wrong in ["", "-1", "now", "1969-12-31T00:00:00Z", "2030-01-01", "99999999999999999999"] {
+        for wrong in [
+            "",
+            "-1",
+            "now",
+            "1969-12-31T00:00:00Z",
+            "2030-01-01",
+            "99999999999999999999",
+        ] {
             assert!(parse_at(wrong).is_err(), "{wrong:?}");
         }
     }
@@ -586,7 +634,17 @@ mod tests {
         let tag = |text: &str| parse_if_match(&HeaderValue::from_str(text).unwrap());
         assert_eq!(tag("\"0\"").unwrap(), LeafIndex::new(0));
         assert_eq!(tag("\"42\"").unwrap(), LeafIndex::new(42));
-        for wrong in ["42", "W/\"42\"", "\"1\", \"2\"", "*", "\"\"", "\"042\"", "\"x\"", "\"", "\"-1\""] {
+        for wrong in [
+            "42",
+            "W/\"42\"",
+            "\"1\", \"2\"",
+            "*",
+            "\"\"",
+            "\"042\"",
+            "\"x\"",
+            "\"",
+            "\"-1\"",
+        ] {
             assert!(tag(wrong).is_err(), "{wrong}");
         }
     }
@@ -613,7 +671,12 @@ mod tests {
         let read = WriteHeaders::parse(&fields).unwrap();
         assert_eq!(read.condition, Condition::Version(LeafIndex::new(9)));
         assert_eq!(read.idempotency_key.as_deref(), Some("once"));
-        let names: Vec<&str> = read.metadata.pairs.iter().map(|pair| pair.0.as_str()).collect();
+        let names: Vec<&str> = read
+            .metadata
+            .pairs
+            .iter()
+            .map(|pair| pair.0.as_str())
+            .collect();
         assert_eq!(names, ["a", "b"]);
 
         for (name, value) in [

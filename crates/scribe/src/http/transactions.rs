@@ -20,7 +20,7 @@ use super::cursor::KeysCursor;
 use super::error::{ApiError, bad_json, json_bytes, json_reply};
 use super::keys::wait_published;
 use super::request::{self, Query, Wait};
-use super::{App, Shared, headers};
+use super::{App, headers};
 use crate::limits;
 use crate::node::Node;
 use crate::sequencer::Transaction;
@@ -48,10 +48,9 @@ async fn read_json(app: &App, request: Request) -> Result<ReadBody, ApiError> {
 
 /// `POST /v1/transactions`
 pub(super) async fn transaction(
-    State(app): State<Shared>,
+    State(app): State<App>,
     request: Request,
 ) -> Result<Response<ReplyBody>, ApiError> {
-    let app = App::from(app);
     let query = Query::parse(request.uri().query(), &["wait"])?;
     let wait = query.wait()?;
     drop(query);
@@ -85,7 +84,11 @@ pub(super) async fn transaction(
         .collect::<Result<Vec<_>, ApiError>>()?;
     let appended = app
         .node
-        .append_transaction(Transaction { operations, idempotency_key, author: Bytes::new() })
+        .append_transaction(Transaction {
+            operations,
+            idempotency_key,
+            author: Bytes::new(),
+        })
         .await
         .map_err(|error| ApiError::from_append(error, true))?;
     drop(body);
@@ -97,17 +100,18 @@ pub(super) async fn transaction(
     let json = serde_json::to_vec(&convert::transaction_response(&appended)).unwrap_or_default();
     let mut reply = json_bytes(StatusCode::CREATED, json);
     if appended.replayed {
-        reply.headers_mut().insert(headers::SCRIBE_REPLAYED, headers::TRUE);
+        reply
+            .headers_mut()
+            .insert(headers::SCRIBE_REPLAYED, headers::TRUE);
     }
     Ok(reply)
 }
 
 /// `POST /v1/keys:get`
 pub(super) async fn keys_get(
-    State(app): State<Shared>,
+    State(app): State<App>,
     request: Request,
 ) -> Result<Response<ReplyBody>, ApiError> {
-    let app = App::from(app);
     let query = Query::parse(request.uri().query(), &["consistency"])?;
     let consistency = query.consistency()?;
     drop(query);
@@ -119,11 +123,15 @@ pub(super) async fn keys_get(
     if count > limits::KEYS_GET_MAX {
         return Err(ApiError::new(
             ErrorCode::BodyTooLarge,
-            format!("{count} keys were asked for, allowed are {}", limits::KEYS_GET_MAX),
+            format!(
+                "{count} keys were asked for, allowed are {}",
+                limits::KEYS_GET_MAX
+            ),
         ));
     }
-    let keys =
-        wire.key_bytes().map_err(|error| ApiError::invalid_key(error.to_string()))?;
+    let keys = wire
+        .key_bytes()
+        .map_err(|error| ApiError::invalid_key(error.to_string()))?;
     for key in &keys {
         super::key_path::check_length(key).map_err(|error| error.about_key(key))?;
     }
@@ -138,7 +146,10 @@ pub(super) async fn keys_get(
     let entries = tokio::task::spawn_blocking(move || entries_of(&node, &keys, size))
         .await
         .map_err(ApiError::task_failed)??;
-    Ok(json_reply(&KeysGetResponse { tree_size: size.get(), entries }))
+    Ok(json_reply(&KeysGetResponse {
+        tree_size: size.get(),
+        entries,
+    }))
 }
 
 fn entries_of(node: &Node, keys: &[Vec<u8>], size: TreeSize) -> Result<Vec<KeyEntry>, ApiError> {
@@ -159,19 +170,30 @@ fn entries_of(node: &Node, keys: &[Vec<u8>], size: TreeSize) -> Result<Vec<KeyEn
             }
             let (key, key_base64) = to_members(key);
             let entry = entry.map(|entry| convert::entry(&entry, View::WHOLE));
-            Ok(KeyEntry { key, key_base64, entry })
+            Ok(KeyEntry {
+                key,
+                key_base64,
+                entry,
+            })
         })
         .collect()
 }
 
 /// `GET /v1/keys`
 pub(super) async fn list(
-    State(app): State<Shared>,
+    State(app): State<App>,
     request: Request,
 ) -> Result<Response<ReplyBody>, ApiError> {
-    let app = App::from(app);
-    let known =
-        ["prefix", "start", "end", "at", "limit", "cursor", "key_encoding", "consistency"];
+    let known = [
+        "prefix",
+        "start",
+        "end",
+        "at",
+        "limit",
+        "cursor",
+        "key_encoding",
+        "consistency",
+    ];
     let query = Query::parse(request.uri().query(), &known)?;
     let encoding = query.key_encoding()?;
     let prefix = query.key_part("prefix", encoding)?.unwrap_or_default();
@@ -184,9 +206,11 @@ pub(super) async fn list(
         Some(cursor) => Some(request::At::Size(cursor.size)),
         None => query.at()?,
     };
-    let size =
-        request::read_size(&app, at, query.consistency()?, request.headers()).await?;
-    let mut range = KeyRange { start: start.max(prefix.clone()), end };
+    let size = request::read_size(&app, at, query.consistency()?, request.headers()).await?;
+    let mut range = KeyRange {
+        start: start.max(prefix.clone()),
+        end,
+    };
     range.end = match (range.end, successor(&prefix)) {
         (Some(end), Some(beyond)) => Some(end.min(beyond)),
         (end, beyond) => end.or(beyond),

@@ -115,4 +115,3 @@ pub struct CarriedEntry {
     /// Its opening; `None` for a system entry or one whose private part is erased.
     pub private: Option<PrivateRecord>,
 }
-
