@@ -4,5 +4,6 @@ pub mod error;
 pub mod http;
 pub mod ledger;
 pub mod limits;
+pub mod metrics;
 pub mod node;
 pub mod sequencer;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use scribe_proof::hash::{Hash, leaf_hash};
 use scribe_proof::index::{LeafIndex, TreeSize};
-use scribe_proof::leaf::{Leaf, LeafError, LeafKind, Metadata, Prev};
+use scribe_proof::leaf::{Leaf, LeafKind, Metadata};
 use scribe_proof::receipt::Receipt;
 use tokio::sync::watch;
 
@@ -51,31 +51,20 @@ pub struct Entry {
 }
 
 impl Entry {
-    pub fn parsed(&self) -> Result<Leaf<'_>, LeafError> {
+    pub fn parsed(&self) -> Result<Leaf<'_>, ReadError> {
         Leaf::parse(&self.leaf)
+            .map_err(|error| ReadError::Damaged(format!("leaf {}: {error}", self.index)))
     }
     pub fn leaf_hash(&self) -> Hash {
         leaf_hash(&self.leaf)
     }
-    pub fn kind(&self) -> LeafKind {
-        LeafKind::Put
-    }
-    pub fn key(&self) -> &[u8] {
-        b""
-    }
-    pub fn timestamp_ms(&self) -> u64 {
-        0
-    }
-    pub fn prev(&self) -> Prev {
-        Prev::None
-    }
-    pub fn metadata(&self) -> Metadata {
-        Metadata::default()
+    pub fn metadata(&self) -> Result<Metadata, ReadError> {
+        Ok(Metadata::default())
     }
     pub fn value(&self) -> Bytes {
         Bytes::new()
     }
-    pub fn value_length(&self) -> u64 {
+    pub fn value_length(&self) -> usize {
         0
     }
 }
@@ -107,11 +96,6 @@ pub struct HealthStatus {
     pub current_term: u64,
 }
 
-impl HealthStatus {
-    pub fn ready(&self) -> Result<(), String> {
-        Err("stand-in".into())
-    }
-}
 
 type Read<T> = Result<T, ReadError>;
 fn no<T>() -> Read<T> {
@@ -208,6 +192,9 @@ impl Node {
             policy: String::new(),
         }
     }
+    pub fn ready(&self) -> Result<(), String> {
+        Err("stand-in".into())
+    }
     pub fn health(&self) -> HealthStatus {
         HealthStatus {
             node_id: 1,
@@ -218,8 +205,5 @@ impl Node {
             last_applied: None,
             current_term: 0,
         }
-    }
-    pub fn metrics_text(&self) -> String {
-        String::new()
     }
 }

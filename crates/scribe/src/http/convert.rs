@@ -105,10 +105,8 @@ pub fn entry(entry: &Entry, view: View) -> EntryView {
         (shown.author, shown.author_base64) = to_members(leaf.author);
     }
     if entry.private.is_some() {
-        let Metadata {
-            content_type,
-            pairs,
-        } = entry.metadata();
+        // Metadata that cannot be read must not hide the entry; an audit reports it.
+        let Metadata { content_type, pairs } = entry.metadata().unwrap_or_default();
         shown.content_type = (!content_type.is_empty()).then_some(content_type);
         shown.metadata = pairs.into_iter().collect();
         let value = entry.value();
@@ -123,7 +121,7 @@ pub fn entry(entry: &Entry, view: View) -> EntryView {
 /// An entry as one line of a key's history.
 pub fn version(entry: &Entry) -> Version {
     let leaf = Leaf::parse(&entry.leaf).ok();
-    let content_type = entry.metadata().content_type;
+    let content_type = entry.metadata().unwrap_or_default().content_type;
     Version {
         index: entry.index.get(),
         timestamp_ms: leaf.map_or(0, |leaf| leaf.timestamp_ms),

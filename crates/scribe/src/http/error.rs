@@ -235,7 +235,7 @@ impl ApiError {
                 found,
                 allowed,
             } => {
-                let code = too_large_code(what.as_ref());
+                let code = too_large_code(what);
                 ApiError::new(
                     code,
                     format!("{what} has {found} bytes, allowed are {allowed}"),

@@ -25,7 +25,7 @@ pub(super) async fn ready(
     request: Request,
 ) -> Result<Response<ReplyBody>, ApiError> {
     Query::parse(request.uri().query(), &[])?;
-    let reason = match app.node.health().ready() {
+    let reason = match app.node.ready() {
         _ if app.stopping.is_cancelled() => Some("the node is stopping".to_owned()),
         Ok(()) => None,
         Err(reason) => Some(reason),
@@ -69,7 +69,7 @@ pub(super) async fn cluster(
     request: Request,
 ) -> Result<Response<ReplyBody>, ApiError> {
     Query::parse(request.uri().query(), &[])?;
-    let reason = app.node.health().ready().err();
+    let reason = app.node.ready().err();
     let node = health(&app, reason);
     let cluster = Cluster {
         members: vec![Member {

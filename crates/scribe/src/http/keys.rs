@@ -229,7 +229,7 @@ async fn get(
     if request::none_match_names(fields, entry.index) {
         let mut reply = Response::new(ReplyBody::empty());
         *reply.status_mut() = StatusCode::NOT_MODIFIED;
-        entry_headers(reply.headers_mut(), &entry, size);
+        entry_headers(reply.headers_mut(), &entry, size)?;
         return Ok(reply);
     }
     let value = entry.value();
@@ -245,8 +245,8 @@ async fn get(
     let mut reply = Response::new(ReplyBody::full(slice));
     *reply.status_mut() = status;
     let fields = reply.headers_mut();
-    entry_headers(fields, &entry, size);
-    value_headers(fields, &entry);
+    entry_headers(fields, &entry, size)?;
+    value_headers(fields, &entry)?;
     if let ByteRange::Part { start, end } = range
         && let Ok(text) =
             HeaderValue::from_str(&format!("bytes {start}-{}/{}", end - 1, value.len()))
@@ -298,13 +298,9 @@ async fn find(
     };
     match entry {
         None => Err(ApiError::not_found("the key has no version")),
-        Some(entry) if is_tombstone(&entry) => Err(ApiError::deleted(entry.index.get())),
+        Some(entry) if entry.parsed()?.kind == LeafKind::Delete => Err(ApiError::deleted(entry.index.get())),
         Some(entry) => Ok((entry, size)),
     }
-}
-
-fn is_tombstone(entry: &Entry) -> bool {
-    entry.kind() == LeafKind::Delete
 }
 
 fn etag(index: LeafIndex) -> HeaderValue {
@@ -316,14 +312,19 @@ fn etag(index: LeafIndex) -> HeaderValue {
     HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or(HeaderValue::from_static("\"\""))
 }
 
-fn entry_headers(fields: &mut HeaderMap, entry: &Entry, size: TreeSize) {
+fn entry_headers(
+    fields: &mut HeaderMap,
+    entry: &Entry,
+    size: TreeSize,
+) -> Result<(), ApiError> {
+    let timestamp_ms = entry.parsed()?.timestamp_ms;
     let mut hash = Vec::with_capacity(64);
     convert::write_hex(&mut hash, &entry.leaf_hash());
     fields.insert(ETAG, etag(entry.index));
     fields.insert(headers::SCRIBE_INDEX, HeaderValue::from(entry.index.get()));
     fields.insert(
         headers::SCRIBE_TIMESTAMP,
-        HeaderValue::from(entry.timestamp_ms()),
+        HeaderValue::from(timestamp_ms),
     );
     if let Ok(hash) = HeaderValue::from_maybe_shared(Bytes::from(hash)) {
         fields.insert(headers::SCRIBE_LEAF_HASH, hash);
@@ -332,10 +333,11 @@ fn entry_headers(fields: &mut HeaderMap, entry: &Entry, size: TreeSize) {
     fields.insert(CACHE_CONTROL, headers::NO_CACHE);
     fields.insert(headers::X_CONTENT_TYPE_OPTIONS, headers::NOSNIFF);
     fields.insert(headers::CONTENT_SECURITY_POLICY, headers::SANDBOX);
+    Ok(())
 }
 
-fn value_headers(fields: &mut HeaderMap, entry: &Entry) {
-    let metadata = entry.metadata();
+fn value_headers(fields: &mut HeaderMap, entry: &Entry) -> Result<(), ApiError> {
+    let metadata = entry.metadata()?;
     let content_type = if metadata.content_type.is_empty() {
         None
     } else {
@@ -352,6 +354,7 @@ fn value_headers(fields: &mut HeaderMap, entry: &Entry) {
             fields.append(name, value);
         }
     }
+    Ok(())
 }
 
 /// `If-Range`: the range counts only for the version it was meant for (RFC 9110, 13.1.5: strong comparison).

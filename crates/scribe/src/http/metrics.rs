@@ -209,7 +209,7 @@ pub(super) async fn metrics(
     request: Request,
 ) -> Result<Response<ReplyBody>, ApiError> {
     Query::parse(request.uri().query(), &[])?;
-    let mut text = app.node.metrics_text();
+    let mut text = crate::metrics::render(&app.node);
     if !text.is_empty() && !text.ends_with('\n') {
         text.push('\n');
     }

@@ -192,7 +192,7 @@ impl Watcher {
         let left = usize::try_from(size.get() - from.get()).unwrap_or(PAGE_ENTRIES);
         let limit = left.min(PAGE_ENTRIES);
         let prefix = self.prefix.clone();
-        let read = move || -> Result<(Vec<u8>, Option<LeafIndex>, Option<LeafIndex>), ApiError> {
+        let read = move || -> Result<Page, ApiError> {
             let entries = node.entries(from, limit, PAGE_BYTES)?;
             let mut text = Vec::new();
             let mut matched = None;
@@ -202,10 +202,10 @@ impl Watcher {
                     matched = Some(entry.index);
                 }
             }
-            Ok((text, entries.last().map(|entry| entry.index), matched))
+            Ok(Page { text, last: entries.last().map(|entry| entry.index), matched })
         };
         // A handful of entries that were just appended are in memory: not worth a hop to another thread.
-        let (mut text, last, matched) = if limit <= 16 {
+        let Page { mut text, last, matched } = if limit <= 16 {
             read()?
         } else {
             tokio::task::spawn_blocking(read)
@@ -236,6 +236,15 @@ impl Watcher {
         let json = serde_json::to_vec(&WatchProgress { index: last.get() }).unwrap_or_default();
         write_event(text, EVENT_PROGRESS, Some(last), &json);
     }
+}
+
+/// What one read of the ledger gave.
+struct Page {
+    text: Vec<u8>,
+    /// The last entry looked at.
+    last: Option<LeafIndex>,
+    /// The last one that matched.
+    matched: Option<LeafIndex>,
 }
 
 fn matches(entry: &Entry, prefix: Option<&[u8]>) -> bool {
