@@ -1,5 +1,7 @@
-//! Tests of the whole node, through its real doors.
+//! The one integration-test binary.
 
+mod append;
+mod crash;
 mod http_bulk;
 mod http_connections;
 mod http_keys;
@@ -7,3 +9,4 @@ mod http_ledger;
 mod http_lists;
 mod http_watch;
 mod support;
+mod test_ledger;
