@@ -13,6 +13,7 @@
 pub mod barrier;
 pub mod consensus;
 pub mod error;
+pub mod http;
 pub mod keys;
 pub mod ledger;
 pub mod limits;

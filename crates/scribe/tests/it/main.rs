@@ -2,4 +2,11 @@
 
 mod append;
 mod crash;
+mod http_bulk;
+mod http_connections;
+mod http_keys;
+mod http_ledger;
+mod http_lists;
+mod http_watch;
+mod support;
 mod test_ledger;
