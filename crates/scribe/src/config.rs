@@ -39,8 +39,10 @@ pub enum Kind {
 /// One thing that can be set.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
-    /// Key in `scribe.toml`. The flag is `--` and this name with dashes, the variable `SCRIBE_` and it in capitals.
+    /// Key in `scribe.toml`; the variable is `SCRIBE_` and it in capitals.
     pub name: &'static str,
+    /// Command line flag, with its dashes.
+    pub flag: &'static str,
     /// What its text means.
     pub kind: Kind,
     /// Default, as a user would write it; empty when there is none.
@@ -56,11 +58,6 @@ impl Setting {
     pub fn variable(&self) -> String {
         format!("SCRIBE_{}", self.name.to_ascii_uppercase())
     }
-
-    /// The flag that sets it: `--data-dir` for `data_dir`.
-    pub fn flag(&self) -> String {
-        format!("--{}", self.name.replace('_', "-"))
-    }
 }
 
 const ANY: (u64, u64) = (0, u64::MAX);
@@ -69,6 +66,7 @@ const GIB: u64 = 1 << 30;
 
 const fn setting(
     name: &'static str,
+    flag: &'static str,
     kind: Kind,
     default: &'static str,
     range: (u64, u64),
@@ -76,6 +74,7 @@ const fn setting(
 ) -> Setting {
     Setting {
         name,
+        flag,
         kind,
         default,
         range,
@@ -87,6 +86,7 @@ const fn setting(
 pub const SETTINGS: &[Setting] = &[
     setting(
         "data_dir",
+        "--data-dir",
         Kind::Path,
         "./scribe-data",
         ANY,
@@ -94,6 +94,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting(
         "key_dir",
+        "--key-dir",
         Kind::Path,
         "./scribe-keys",
         ANY,
@@ -101,6 +102,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting(
         "http_addr",
+        "--http-addr",
         Kind::Address,
         "127.0.0.1:8001",
         ANY,
@@ -108,6 +110,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting(
         "raft_addr",
+        "--raft-addr",
         Kind::Address,
         "127.0.0.1:9001",
         ANY,
@@ -115,6 +118,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting(
         "insecure",
+        "--insecure",
         Kind::Flag,
         "false",
         ANY,
@@ -122,6 +126,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting(
         "origin",
+        "--origin",
         Kind::Text,
         "",
         ANY,
@@ -129,6 +134,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting(
         "value_length_max",
+        "--value-length-max",
         Kind::Bytes,
         "8MiB",
         (1, limits::VALUE_LENGTH_CEILING as u64),
@@ -136,6 +142,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting(
         "publish_interval",
+        "--publish-interval",
         Kind::Duration,
         "1s",
         (10, 3_600_000),
@@ -143,6 +150,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting(
         "request_timeout",
+        "--request-timeout",
         Kind::Duration,
         "10s",
         (100, 600_000),
@@ -150,6 +158,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting(
         "segment_bytes_max",
+        "--segment-bytes-max",
         Kind::Bytes,
         "64MiB",
         (64 * KIB, GIB),
@@ -157,6 +166,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting(
         "segment_leaves_max",
+        "--segment-leaves-max",
         Kind::Count,
         "262144",
         (1_024, 1 << 24),
@@ -164,6 +174,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting(
         "disk_reserve",
+        "--disk-reserve",
         Kind::Bytes,
         "256MiB",
         ANY,
@@ -171,6 +182,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting(
         "index_cache",
+        "--index-cache",
         Kind::Bytes,
         "64MiB",
         (MIB, 64 * GIB),
@@ -178,6 +190,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting(
         "entry_cache",
+        "--entry-cache",
         Kind::Bytes,
         "48MiB",
         (MIB, 64 * GIB),
@@ -185,6 +198,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting(
         "scrub_rate",
+        "--scrub-rate",
         Kind::Bytes,
         "8MiB",
         ANY,
@@ -192,6 +206,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting(
         "log",
+        "--log",
         Kind::Text,
         "info",
         ANY,
@@ -232,7 +247,7 @@ impl Resolved {
     /// Who set it, in words: `flag --data-dir`, `SCRIBE_DATA_DIR`, `scribe.toml`, `default`.
     pub fn source_text(&self) -> String {
         match (&self.source, find(self.name)) {
-            (Source::Flag, Some(setting)) => format!("flag {}", setting.flag()),
+            (Source::Flag, Some(setting)) => format!("flag {}", setting.flag),
             (Source::Environment, Some(setting)) => setting.variable(),
             (Source::File(path), _) => path.display().to_string(),
             _ => "default".to_owned(),
@@ -578,6 +593,11 @@ fn parse_file(path: &Path, text: &str) -> Result<BTreeMap<&'static str, String>,
             })?;
     let mut values = BTreeMap::new();
     for (key, value) in table {
+        // There are no tables; `[http] addr` is answered with the setting it stands for.
+        let key = match value.as_table().and_then(|inner| inner.keys().next()) {
+            Some(inner) => format!("{key}.{inner}"),
+            None => key,
+        };
         let setting = find(&key).ok_or_else(|| ConfigError::UnknownKey {
             path: path.to_path_buf(),
             closest: closest(&key, SETTINGS.iter().map(|setting| setting.name)),

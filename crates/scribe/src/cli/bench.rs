@@ -35,10 +35,12 @@ pub(super) const LATENCY_MAX_US: u64 = 120_000_000;
 ///
 /// It appends entries under keys that begin with `bench-`, and a ledger keeps them for ever: use a ledger of its own.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example: durable writes, beside what HTTP and the disk allow
+#[command(
+    after_help = "Example: durable writes, beside what HTTP and the disk allow
   $ scribe bench --operation put --connections 256 --seconds 5
   $ scribe bench --operation put --connections 256 --seconds 5 --hello
-  $ scribe bench --operation fdatasync --seconds 5")]
+  $ scribe bench --operation fdatasync --seconds 5"
+)]
 pub struct Arguments {
     #[command(flatten)]
     client: ClientArgs,
@@ -132,9 +134,18 @@ struct Latency {
 /// Arguments out of range, a server that cannot be reached, or a run in which nothing succeeded.
 pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let output = arguments.client.output();
-    let value_bytes = units::parse_bytes(&arguments.value_bytes)
-        .map_err(|rule| Failure::user(format!("invalid --value-bytes `{}`: {rule}", arguments.value_bytes)))?;
-    let value_bytes = in_range("--value-bytes", value_bytes, 0, crate::limits::VALUE_LENGTH_CEILING as u64)? as usize;
+    let value_bytes = units::parse_bytes(&arguments.value_bytes).map_err(|rule| {
+        Failure::user(format!(
+            "invalid --value-bytes `{}`: {rule}",
+            arguments.value_bytes
+        ))
+    })?;
+    let value_bytes = in_range(
+        "--value-bytes",
+        value_bytes,
+        0,
+        crate::limits::VALUE_LENGTH_CEILING as u64,
+    )? as usize;
     let seconds = in_range("--seconds", arguments.seconds, 1, 86_400)?;
     if arguments.operation == Operation::Fdatasync {
         let dir = arguments.data_dir.clone();
@@ -144,13 +155,22 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         .await
         .map_err(|error| Failure::unexpected(format!("the measurement stopped: {error}")))??;
         let target = arguments.data_dir.display().to_string();
-        return print(output, target, arguments.operation, 1, value_bytes, measured);
+        return print(
+            output,
+            target,
+            arguments.operation,
+            1,
+            value_bytes,
+            measured,
+        );
     }
 
     let server = match arguments.hello {
         true => {
             let address = hello::start(value_bytes)?;
-            say(format_args!("measuring a server that does nothing on {address}"));
+            say(format_args!(
+                "measuring a server that does nothing on {address}"
+            ));
             format!("http://{address}")
         }
         false => arguments.client.server.clone(),
@@ -160,7 +180,12 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         address,
         host,
         operation: arguments.operation,
-        connections: in_range("--connections", arguments.connections as u64, 1, CONNECTIONS_MAX as u64)? as usize,
+        connections: in_range(
+            "--connections",
+            arguments.connections as u64,
+            1,
+            CONNECTIONS_MAX as u64,
+        )? as usize,
         duration: Duration::from_secs(seconds),
         warmup: Duration::from_secs(arguments.warmup_seconds.min(3_600)),
         value: load::random_text(value_bytes),
@@ -176,28 +201,46 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     };
     let (operation, connections) = (load.operation, load.connections);
     let measured = load::run(load).await?;
-    let target = if arguments.hello { format!("{server} (does nothing)") } else { server };
-    print(output, target, operation, connections, value_bytes, measured)
+    let target = if arguments.hello {
+        format!("{server} (does nothing)")
+    } else {
+        server
+    };
+    print(
+        output,
+        target,
+        operation,
+        connections,
+        value_bytes,
+        measured,
+    )
 }
 
 fn in_range(name: &str, found: u64, low: u64, high: u64) -> Result<u64, Failure> {
     if (low..=high).contains(&found) {
         return Ok(found);
     }
-    Err(Failure::user(format!("{name} must be {low} to {high}, found {found}")))
+    Err(Failure::user(format!(
+        "{name} must be {low} to {high}, found {found}"
+    )))
 }
 
 /// Address and Host header of an `http://` URL.
 fn resolve(server: &str) -> Result<(std::net::SocketAddr, String), Failure> {
     let form = || {
-        Failure::user(format!("--server must be a URL like http://127.0.0.1:8001, found `{server}`"))
+        Failure::user(format!(
+            "--server must be a URL like http://127.0.0.1:8001, found `{server}`"
+        ))
     };
     let uri: http::Uri = server.parse().map_err(|_| form())?;
     if uri.scheme_str() != Some("http") {
         return Err(form());
     }
     let authority = uri.authority().ok_or_else(form)?;
-    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    let host = authority
+        .host()
+        .trim_start_matches('[')
+        .trim_end_matches(']');
     let address = (host, authority.port_u16().unwrap_or(80))
         .to_socket_addrs()
         .map_err(|error| Failure::user(format!("cannot resolve `{host}`: {error}")))?
@@ -215,8 +258,12 @@ fn print(
     measured: Measured,
 ) -> Result<(), Failure> {
     if measured.operations == 0 {
-        let reason = measured.first_error.unwrap_or_else(|| "no answer arrived in time".to_owned());
-        return Err(Failure::unexpected(format!("no operation succeeded: {reason}")));
+        let reason = measured
+            .first_error
+            .unwrap_or_else(|| "no answer arrived in time".to_owned());
+        return Err(Failure::unexpected(format!(
+            "no operation succeeded: {reason}"
+        )));
     }
     let report = Report {
         target,
@@ -250,11 +297,23 @@ impl Report {
     fn to_text(&self) -> String {
         let operation = format!("{:?}", self.operation).to_lowercase();
         let latency = &self.latency_us;
-        let columns = ["p50", "p90", "p99", "p99.9", "max"].map(|name| format!("{name:>9}")).concat();
-        let values = [latency.p50, latency.p90, latency.p99, latency.p999, latency.max]
-            .map(|microseconds| format!("{:>9}", show_latency(microseconds)))
+        let columns = ["p50", "p90", "p99", "p99.9", "max"]
+            .map(|name| format!("{name:>9}"))
             .concat();
-        let per = if self.operation == Operation::Bulk { "  (latency per upload)" } else { "" };
+        let values = [
+            latency.p50,
+            latency.p90,
+            latency.p99,
+            latency.p999,
+            latency.max,
+        ]
+        .map(|microseconds| format!("{:>9}", show_latency(microseconds)))
+        .concat();
+        let per = if self.operation == Operation::Bulk {
+            "  (latency per upload)"
+        } else {
+            ""
+        };
         let mut text = format!(
             "{target}\n{:<10}{:>6}{:>10}{:>12}{columns}{:>8}\n{operation:<10}{:>6}{:>10}{:>12.0}{values}{:>8}{per}\n",
             "operation",
@@ -291,8 +350,14 @@ mod tests {
     #[test]
     fn servers_are_urls() {
         let (address, host) = resolve("http://127.0.0.1:8001").unwrap();
-        assert_eq!((address.to_string().as_str(), host.as_str()), ("127.0.0.1:8001", "127.0.0.1:8001"));
-        assert_eq!(resolve("http://[::1]:7/x").unwrap().0.to_string(), "[::1]:7");
+        assert_eq!(
+            (address.to_string().as_str(), host.as_str()),
+            ("127.0.0.1:8001", "127.0.0.1:8001")
+        );
+        assert_eq!(
+            resolve("http://[::1]:7/x").unwrap().0.to_string(),
+            "[::1]:7"
+        );
         for wrong in ["127.0.0.1:8001", "https://127.0.0.1", "http://", "nonsense"] {
             assert!(resolve(wrong).is_err(), "{wrong}");
         }
@@ -300,7 +365,12 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn every_operation_measures_the_server_that_does_nothing() {
-        for operation in [Operation::Put, Operation::Get, Operation::Mixed, Operation::Bulk] {
+        for operation in [
+            Operation::Put,
+            Operation::Get,
+            Operation::Mixed,
+            Operation::Bulk,
+        ] {
             let address = hello::start(100).unwrap();
             let measured = load::run(Load {
                 address,
@@ -319,7 +389,11 @@ mod tests {
             })
             .await
             .unwrap();
-            assert_eq!((measured.errors, measured.first_error), (0, None), "{operation:?}");
+            assert_eq!(
+                (measured.errors, measured.first_error),
+                (0, None),
+                "{operation:?}"
+            );
             assert!(measured.operations > 3, "{operation:?}");
             assert!(measured.latency_us.len() > 0);
         }

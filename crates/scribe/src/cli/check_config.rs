@@ -39,8 +39,11 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
     }
     let output = Output::new(arguments.output.output);
     for resolved in &config.resolved {
-        let line =
-            Line { name: resolved.name, value: &resolved.value, source: resolved.source_text() };
+        let line = Line {
+            name: resolved.name,
+            value: &resolved.value,
+            source: resolved.source_text(),
+        };
         let text = format!("{:<20} {:<28} # {}", line.name, line.value, line.source);
         output.print(text, &line)?;
     }

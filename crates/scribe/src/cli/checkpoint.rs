@@ -16,8 +16,10 @@ use super::verify::trust;
 /// With --print it prints instead what the node says about itself. A key asked of the node it is to check proves
 /// nothing; get it from somewhere else when it matters.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example: keep today's checkpoint, checked against the key you know
-  $ scribe checkpoint --vkey \"$VKEY\" > checkpoint-$(date +%F).txt")]
+#[command(
+    after_help = "Example: keep today's checkpoint, checked against the key you know
+  $ scribe checkpoint --vkey \"$VKEY\" > checkpoint-$(date +%F).txt"
+)]
 pub struct Arguments {
     /// Public key of the ledger, or a file that holds it: check the checkpoint before printing it
     #[arg(long, value_name = "VKEY", conflicts_with = "policy")]
@@ -72,9 +74,9 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let trust = trust(arguments.vkey.as_deref(), arguments.policy.as_deref())?;
     let signed = client.checkpoint().await?;
     if let Some(trust) = &trust {
-        trust
-            .evaluate(&signed)
-            .map_err(|error| Failure::verification(format!("checkpoint does not match: {error}")))?;
+        trust.evaluate(&signed).map_err(|error| {
+            Failure::verification(format!("checkpoint does not match: {error}"))
+        })?;
         say("the signatures are valid");
     }
     let checkpoint = signed.checkpoint();

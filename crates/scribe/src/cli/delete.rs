@@ -39,5 +39,8 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         delete = delete.idempotency_key(key);
     }
     let appended = delete.send().await?;
-    arguments.client.output().print(show_appended(&appended), &appended)
+    arguments
+        .client
+        .output()
+        .print(show_appended(&appended), &appended)
 }

@@ -60,7 +60,11 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     };
     if let Some(path) = &arguments.out {
         std::fs::write(path, &value.bytes).map_err(|error| Failure::file("write", path, &error))?;
-        say(format_args!("{} bytes written to {}", value.bytes.len(), path.display()));
+        say(format_args!(
+            "{} bytes written to {}",
+            value.bytes.len(),
+            path.display()
+        ));
     }
     let output = arguments.client.output();
     if output.is_json() {
@@ -95,7 +99,9 @@ async fn missing(client: &scribe_client::Client, key: &[u8], arguments: &Argumen
             version.index,
             show_time(version.timestamp_ms)
         ))
-        .hint(format!("`scribe history {key_text}` lists its earlier versions")),
+        .hint(format!(
+            "`scribe history {key_text}` lists its earlier versions"
+        )),
         _ => Failure::user(format!("no such key: `{key_text}`")),
     }
 }

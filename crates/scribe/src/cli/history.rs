@@ -34,7 +34,11 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let key = arguments.key.bytes()?;
     let client = arguments.client.connect()?;
     let output = arguments.client.output();
-    let mut left = if arguments.all { u64::MAX } else { arguments.limit };
+    let mut left = if arguments.all {
+        u64::MAX
+    } else {
+        arguments.limit
+    };
     let mut cursor: Option<String> = None;
     while left > 0 {
         let mut request = client.history(&key).limit(left.min(PAGE_LIMIT_MAX as u64));

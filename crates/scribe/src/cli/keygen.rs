@@ -15,10 +15,12 @@ use crate::keys;
 /// witnesses. The private key goes to a new file that only you may read; the public key (vkey) goes to stdout, for
 /// those who will verify. Keys are in the text form of Go's note package.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example: a ledger named before it exists, with the key file where the node looks for it
+#[command(
+    after_help = "Example: a ledger named before it exists, with the key file where the node looks for it
   $ mkdir -m 700 scribe-keys
   $ scribe keygen --origin example.com/ledger --out scribe-keys/ledger.key
-  $ scribe serve")]
+  $ scribe serve"
+)]
 pub struct Arguments {
     /// Name of the ledger (or witness) the key signs for [default: scribe.invalid/ and part of the key's hash]
     #[arg(long, value_name = "NAME")]
@@ -49,7 +51,13 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         (origin, _) => keys::new_ledger_key(origin.as_deref())?,
     };
     keys::write_new_key(&arguments.out, &key)?;
-    say(format_args!("private key written to {}", arguments.out.display()));
-    let made = Made { verifier_key: key.verifier_key().to_text(), file: arguments.out };
+    say(format_args!(
+        "private key written to {}",
+        arguments.out.display()
+    ));
+    let made = Made {
+        verifier_key: key.verifier_key().to_text(),
+        file: arguments.out,
+    };
     Output::new(arguments.output.output).print(&made.verifier_key, &made)
 }

@@ -14,8 +14,10 @@ use crate::limits::PAGE_LIMIT_MAX;
 /// Each line is the index of the key's current version, a tab, and the key; a key that is not printable text is shown
 /// as base64:…. All pages together are one consistent view. With --output json, one JSON object per key.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example: what was below config/ when the ledger had 1000 entries
-  $ scribe list --prefix config/ --at 1000 --all")]
+#[command(
+    after_help = "Example: what was below config/ when the ledger had 1000 entries
+  $ scribe list --prefix config/ --at 1000 --all"
+)]
 pub struct Arguments {
     /// Only keys that begin with this
     #[arg(long, value_name = "TEXT")]
@@ -46,7 +48,11 @@ pub struct Arguments {
 pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let client = arguments.client.connect()?;
     let output = arguments.client.output();
-    let mut left = if arguments.all { u64::MAX } else { arguments.limit };
+    let mut left = if arguments.all {
+        u64::MAX
+    } else {
+        arguments.limit
+    };
     let mut cursor: Option<String> = None;
     while left > 0 {
         let mut request = client.list().limit(left.min(PAGE_LIMIT_MAX as u64));
@@ -70,7 +76,10 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
             let key = version
                 .key_bytes()
                 .map_err(|error| Failure::unexpected(format!("unexpected answer: {error}")))?;
-            output.print(format_args!("{}\t{}", version.index, show_key(&key)), version)?;
+            output.print(
+                format_args!("{}\t{}", version.index, show_key(&key)),
+                version,
+            )?;
         }
         cursor = page.next;
         // A page of tombstones may be empty and still not be the last.

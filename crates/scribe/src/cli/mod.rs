@@ -160,7 +160,7 @@ impl Args for SettingArgs {
                 (_, default) => format!(" [default: {default}]"),
             };
             let mut arg = Arg::new(setting.name)
-                .long(setting.name.replace('_', "-"))
+                .long(setting.flag.trim_start_matches('-'))
                 .action(ArgAction::Set)
                 .help(format!("{}{default}", capitalized(setting.help)));
             arg = match setting.kind {
@@ -204,6 +204,37 @@ impl FromArgMatches for SettingArgs {
     }
 }
 
+/// The directories of a stopped node, for verbs that need no other setting.
+#[derive(Debug, Args)]
+struct DirectoryArgs {
+    /// Directory of the ledger; the node must be stopped
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// Directory of its keys [default: ./scribe-keys]
+    #[arg(long, value_name = "DIR", requires = "data_dir")]
+    key_dir: Option<String>,
+    /// Read settings from this file [default: ./scribe.toml if it exists]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "SCRIBE_CONFIG",
+        hide_env_values = true
+    )]
+    config: Option<PathBuf>,
+}
+
+impl DirectoryArgs {
+    /// The settings with these directories; logs are left to whoever sets `log` on purpose.
+    fn load(&self) -> Result<Config, Failure> {
+        let named = [("data_dir", &self.data_dir), ("key_dir", &self.key_dir)];
+        let flags = named
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value.clone()?)))
+            .collect();
+        Ok(config::load(&flags, self.config.as_deref())?)
+    }
+}
+
 fn capitalized(text: &str) -> String {
     let mut characters = text.chars();
     match characters.next() {
@@ -216,7 +247,12 @@ fn capitalized(text: &str) -> String {
 #[derive(Debug, Args)]
 struct OutputArgs {
     /// How to print data
-    #[arg(long, value_name = "FORMAT", env = "SCRIBE_OUTPUT", default_value = "text")]
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "SCRIBE_OUTPUT",
+        default_value = "text"
+    )]
     #[arg(hide_env_values = true)]
     output: Format,
 }
@@ -281,7 +317,10 @@ fn key_bytes(key: &OsStr, base64: bool) -> Result<Vec<u8>, Failure> {
 /// A point in the ledger on the command line: a number is a tree size, anything else must be a time.
 fn parse_at(text: &str) -> Result<At, String> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return text.parse().map(At::Size).map_err(|error| error.to_string());
+        return text
+            .parse()
+            .map(At::Size)
+            .map_err(|error| error.to_string());
     }
     match text.parse::<jiff::Timestamp>() {
         Ok(_) => Ok(At::Time(text.to_owned())),
@@ -317,18 +356,24 @@ mod tests {
     #[test]
     fn every_setting_is_a_flag_and_reaches_the_settings() {
         for setting in SETTINGS {
-            let flag = format!("{}=x", setting.flag());
-            let Some(Verb::CheckConfig(arguments)) = parse(&["check-config", &flag]).unwrap() else {
+            let flag = format!("{}=x", setting.flag);
+            let Some(Verb::CheckConfig(arguments)) = parse(&["check-config", &flag]).unwrap()
+            else {
                 panic!("not check-config");
             };
             let _ = arguments;
             let command = SettingArgs::augment_args(Command::new("scribe"));
             let matches = command.try_get_matches_from(["scribe", &flag]).unwrap();
             let settings = SettingArgs::from_arg_matches(&matches).unwrap();
-            assert_eq!(settings.flags, Flags::from([(setting.name, "x".to_owned())]));
+            assert_eq!(
+                settings.flags,
+                Flags::from([(setting.name, "x".to_owned())])
+            );
         }
         let command = SettingArgs::augment_args(Command::new("scribe"));
-        let matches = command.try_get_matches_from(["scribe", "--insecure"]).unwrap();
+        let matches = command
+            .try_get_matches_from(["scribe", "--insecure"])
+            .unwrap();
         let settings = SettingArgs::from_arg_matches(&matches).unwrap();
         assert_eq!(settings.flags["insecure"], "true");
     }
@@ -345,7 +390,10 @@ mod tests {
 
     #[test]
     fn keys_are_measured_before_they_are_sent() {
-        assert_eq!(key_bytes(OsStr::from_bytes(b"\xffa"), false).unwrap(), b"\xffa");
+        assert_eq!(
+            key_bytes(OsStr::from_bytes(b"\xffa"), false).unwrap(),
+            b"\xffa"
+        );
         assert_eq!(key_bytes(OsStr::new("AAE="), true).unwrap(), b"\0\x01");
         let error = key_bytes(OsStr::new(""), false).unwrap_err();
         assert_eq!(error.message, "key must be 1 to 1024 bytes long, found 0");

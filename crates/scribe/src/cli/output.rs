@@ -47,17 +47,29 @@ pub struct Failure {
 impl Failure {
     /// A mistake of the user's.
     pub fn user(message: impl Into<String>) -> Failure {
-        Failure { exit: Exit::User, message: message.into(), hints: Vec::new() }
+        Failure {
+            exit: Exit::User,
+            message: message.into(),
+            hints: Vec::new(),
+        }
     }
 
     /// A failure of the network, the node or the disk.
     pub fn unexpected(message: impl Into<String>) -> Failure {
-        Failure { exit: Exit::Unexpected, message: message.into(), hints: Vec::new() }
+        Failure {
+            exit: Exit::Unexpected,
+            message: message.into(),
+            hints: Vec::new(),
+        }
     }
 
     /// Something that was checked does not hold.
     pub fn verification(message: impl Into<String>) -> Failure {
-        Failure { exit: Exit::Verification, message: message.into(), hints: Vec::new() }
+        Failure {
+            exit: Exit::Verification,
+            message: message.into(),
+            hints: Vec::new(),
+        }
     }
 
     /// The same failure with a next step.
@@ -117,7 +129,11 @@ impl From<KeyError> for Failure {
             },
             _ => Exit::User,
         };
-        Failure { exit, message: error.to_string(), hints: error.hint().into_iter().collect() }
+        Failure {
+            exit,
+            message: error.to_string(),
+            hints: error.hint().into_iter().collect(),
+        }
     }
 }
 
@@ -131,15 +147,24 @@ impl From<scribe_client::Error> for Failure {
                     _ => Exit::Unexpected,
                 };
                 let message = format!("{} ({})", problem.detail, problem.code);
-                Failure { exit, message, hints: problem.hint.into_iter().collect() }
+                Failure {
+                    exit,
+                    message,
+                    hints: problem.hint.into_iter().collect(),
+                }
             }
-            Error::Transport(error) => Failure::unexpected(format!("cannot reach the node: {error}"))
-                .hint("is it running? `scribe` starts one; --server or SCRIBE_SERVER names another"),
+            Error::Transport(error) => Failure::unexpected(format!(
+                "cannot reach the node: {error}"
+            ))
+            .hint("is it running? `scribe` starts one; --server or SCRIBE_SERVER names another"),
             Error::Verification(error) => {
                 Failure::verification(format!("verification failed: {error}"))
             }
             Error::InvalidArgument(message) => Failure::user(message),
-            Error::OutcomeUnknown { idempotency_key, last } => {
+            Error::OutcomeUnknown {
+                idempotency_key,
+                last,
+            } => {
                 let failure = Failure::unexpected(format!(
                     "the outcome is unknown, it may have been appended: {last}"
                 ));
@@ -195,13 +220,20 @@ impl Output {
 /// Stdout cannot be written; a reader that went away ends the command quietly.
 pub fn print_raw(bytes: &[u8]) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
-    stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(|error| {
-        let exit = match error.kind() {
-            io::ErrorKind::BrokenPipe => Exit::Pipe,
-            _ => Exit::Unexpected,
-        };
-        Failure { exit, message: format!("cannot write to stdout: {error}"), hints: Vec::new() }
-    })
+    stdout
+        .write_all(bytes)
+        .and_then(|()| stdout.flush())
+        .map_err(|error| {
+            let exit = match error.kind() {
+                io::ErrorKind::BrokenPipe => Exit::Pipe,
+                _ => Exit::Unexpected,
+            };
+            Failure {
+                exit,
+                message: format!("cannot write to stdout: {error}"),
+                hints: Vec::new(),
+            }
+        })
 }
 
 /// Tells the user something that is not data.

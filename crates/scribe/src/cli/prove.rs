@@ -50,8 +50,9 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     }
     let receipt = request.send().await?;
     // Nothing is trusted here, `verify` decides; but a receipt for another entry is of no use to anyone.
-    let leaf = Leaf::parse(&receipt.leaf)
-        .map_err(|error| Failure::verification(format!("the node's receipt has no leaf: {error}")))?;
+    let leaf = Leaf::parse(&receipt.leaf).map_err(|error| {
+        Failure::verification(format!("the node's receipt has no leaf: {error}"))
+    })?;
     if leaf.key != key {
         return Err(Failure::verification(format!(
             "the node's receipt is for key `{}`, asked for was `{}`",
@@ -59,7 +60,10 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
             show_key(&key)
         )));
     }
-    if arguments.index.is_some_and(|index| LeafIndex::new(index) != receipt.index) {
+    if arguments
+        .index
+        .is_some_and(|index| LeafIndex::new(index) != receipt.index)
+    {
         return Err(Failure::verification(format!(
             "the node's receipt is for index {}, asked for was another",
             receipt.index
@@ -78,7 +82,14 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     );
     let output = arguments.client.output();
     if output.is_json() {
-        return output.print("", &Proved { index, timestamp_ms, file: arguments.out });
+        return output.print(
+            "",
+            &Proved {
+                index,
+                timestamp_ms,
+                file: arguments.out,
+            },
+        );
     }
     say(shown);
     Ok(())

@@ -95,7 +95,9 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     }
     for pair in &arguments.meta {
         let (name, value) = pair.split_once('=').ok_or_else(|| {
-            Failure::user(format!("--meta must be a name, `=` and a value, found `{pair}`"))
+            Failure::user(format!(
+                "--meta must be a name, `=` and a value, found `{pair}`"
+            ))
         })?;
         put = put.metadata(name, value);
     }
@@ -109,12 +111,19 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         put = put.idempotency_key(key);
     }
     let appended = put.send().await?;
-    arguments.client.output().print(show_appended(&appended), &appended)
+    arguments
+        .client
+        .output()
+        .print(show_appended(&appended), &appended)
 }
 
 /// What a write did, for people.
 pub(super) fn show_appended(appended: &scribe_client::wire::Appended) -> String {
-    let replayed = if appended.replayed { "  (appended earlier, not again)" } else { "" };
+    let replayed = if appended.replayed {
+        "  (appended earlier, not again)"
+    } else {
+        ""
+    };
     format!(
         "index {}  {}  leaf {}{replayed}",
         appended.index,
@@ -132,7 +141,10 @@ fn read_value(reader: impl std::io::Read, path: &Path) -> Result<Vec<u8>, Failur
         .read_to_end(&mut value)
         .map_err(|error| Failure::file("read value", path, &error))?;
     if value.len() > allowed {
-        return Err(Failure::user(format!("a value has at most {allowed} bytes, found more in `{}`", path.display())));
+        return Err(Failure::user(format!(
+            "a value has at most {allowed} bytes, found more in `{}`",
+            path.display()
+        )));
     }
     Ok(value)
 }

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::output::{Failure, Output, ProgressUnit, progress, say};
 use super::serve::{node_options, start_logging};
-use super::{OutputArgs, SettingArgs};
+use super::{DirectoryArgs, OutputArgs};
 use crate::node::{self, Repair};
 
 /// Check or repair the data of a stopped node
@@ -12,8 +12,10 @@ use crate::node::{self, Repair};
 /// A node repairs by itself what a crash or a power cut can cause. This is for what is left: bytes that changed on the
 /// disk. Nothing is changed without --accept-loss or --rebuild-index. Copy the data directory before --accept-loss.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example: is everything that was acknowledged still there, and unchanged?
-  $ scribe repair --data-dir ./scribe-data --check")]
+#[command(
+    after_help = "Example: is everything that was acknowledged still there, and unchanged?
+  $ scribe repair --data-dir ./scribe-data --check"
+)]
 #[command(group(clap::ArgGroup::new("action").required(true).args(["check", "rebuild_index", "accept_loss"])))]
 pub struct Arguments {
     /// Read everything again: frames, hashes, commitments, tree, index; name the first bad place (exit 3)
@@ -26,7 +28,7 @@ pub struct Arguments {
     #[arg(long)]
     accept_loss: bool,
     #[command(flatten)]
-    settings: SettingArgs,
+    directory: DirectoryArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -43,7 +45,7 @@ struct Repaired {
 /// # Errors
 /// Damage that is left (exit 3), a directory in use, damage that cannot be repaired.
 pub async fn run(arguments: Arguments) -> Result<(), Failure> {
-    let config = arguments.settings.load()?;
+    let config = arguments.directory.load()?;
     start_logging(&config.log)?;
     let action = match (arguments.check, arguments.rebuild_index) {
         (true, _) => Repair::Check,
@@ -51,8 +53,10 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         _ => Repair::AcceptLoss,
     };
     if !config.data_dir.is_dir() {
-        return Err(Failure::user(format!("no data directory `{}`", config.data_dir.display()))
-            .hint("--data-dir names it"));
+        return Err(
+            Failure::user(format!("no data directory `{}`", config.data_dir.display()))
+                .hint("--data-dir names it"),
+        );
     }
     let options = node_options(&config);
     let report = tokio::task::spawn_blocking(move || {
@@ -74,7 +78,11 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         }
     })?;
     let healthy = report.damage.is_empty();
-    let shown = Repaired { healthy, summary: report.summary, damage: report.damage };
+    let shown = Repaired {
+        healthy,
+        summary: report.summary,
+        damage: report.damage,
+    };
     Output::new(arguments.output.output).print(&shown.summary, &shown)?;
     if healthy {
         return Ok(());
@@ -84,7 +92,9 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     }
     let failure = Failure::verification(format!("{} damaged places are left", shown.damage.len()));
     Err(match action {
-        Repair::Check => failure.hint("docs/operating.md says what each kind of damage means, and what to do"),
+        Repair::Check => {
+            failure.hint("docs/operating.md says what each kind of damage means, and what to do")
+        }
         _ => failure,
     })
 }

@@ -16,12 +16,14 @@ use crate::node::{Node, NodeOptions};
 /// setting can be given as a flag, as a SCRIBE_* variable or in scribe.toml, in this order. Stop it at any time, also
 /// with kill -9: what was acknowledged is on disk.
 #[derive(Debug, Default, clap::Args)]
-#[command(after_help = "Example: a ledger under a name of your own, elsewhere on the disk
+#[command(
+    after_help = "Example: a ledger under a name of your own, elsewhere on the disk
   $ scribe serve --origin example.com/ledger --data-dir /srv/ledger --key-dir /etc/scribe-keys
 
 Then, from another terminal:
   $ curl -X PUT --data-binary 'hello' http://127.0.0.1:8001/v1/keys/greeting
-  $ scribe get greeting")]
+  $ scribe get greeting"
+)]
 pub struct Arguments {
     #[command(flatten)]
     settings: SettingArgs,
@@ -46,9 +48,9 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         Failure::user(format!("cannot listen on {}: {error}", config.http_addr))
             .hint("another node may be running; --http-addr 127.0.0.1:0 takes any free port")
     })?;
-    let address = listener
-        .local_addr()
-        .map_err(|error| Failure::unexpected(format!("cannot tell the listening address: {error}")))?;
+    let address = listener.local_addr().map_err(|error| {
+        Failure::unexpected(format!("cannot tell the listening address: {error}"))
+    })?;
     let mut options = node_options(&config);
     options.http_addr = address.to_string();
     let node = start_node(options).await?;
@@ -153,10 +155,13 @@ Try it:
 /// # Errors
 /// The filter and what is wrong with it.
 pub(super) fn check_log_filter(filter: &str) -> Result<tracing_subscriber::EnvFilter, Failure> {
-    tracing_subscriber::EnvFilter::builder().parse(filter).map_err(|error| {
-        Failure::user(format!("invalid `log`: found `{filter}`, but {error}"))
-            .hint("allowed is error, warn, info, debug, trace, or a filter like info,scribe=debug")
-    })
+    tracing_subscriber::EnvFilter::builder()
+        .parse(filter)
+        .map_err(|error| {
+            Failure::user(format!("invalid `log`: found `{filter}`, but {error}")).hint(
+                "allowed is error, warn, info, debug, trace, or a filter like info,scribe=debug",
+            )
+        })
 }
 
 /// Sends logs to stderr. A second call in one process changes nothing.
@@ -171,8 +176,7 @@ pub(super) fn start_logging(filter: &str) -> Result<(), Failure> {
 
 /// Resolves at the next SIGINT or SIGTERM; both are caught from now on.
 fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
-    let unavailable =
-        |error| Failure::unexpected(format!("cannot listen for signals: {error}"));
+    let unavailable = |error| Failure::unexpected(format!("cannot listen for signals: {error}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(unavailable)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(unavailable)?;
     Ok(async move {

@@ -77,7 +77,12 @@ pub struct Arguments {
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
     let output = Output::new(arguments.output.output);
     let trust = trust(arguments.vkey.as_deref(), arguments.policy.as_deref())?;
-    match (&arguments.receipt, &arguments.old, &arguments.new, &arguments.proof) {
+    match (
+        &arguments.receipt,
+        &arguments.old,
+        &arguments.new,
+        &arguments.proof,
+    ) {
         (Some(receipt), ..) => verify_receipt(&arguments, receipt, trust, output),
         (None, Some(old), Some(new), Some(proof)) => {
             verify_growth(old, new, proof, trust.as_deref(), output)
@@ -89,14 +94,12 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
 type Trusted = Box<dyn Trust>;
 
 /// Whom the user trusts, if they said so.
-pub(super) fn trust(
-    vkey: Option<&str>,
-    policy: Option<&Path>,
-) -> Result<Option<Trusted>, Failure> {
+pub(super) fn trust(vkey: Option<&str>, policy: Option<&Path>) -> Result<Option<Trusted>, Failure> {
     if let Some(path) = policy {
         let text = read_text(path, POLICY_LENGTH_MAX)?;
-        let policy = Policy::parse(&text)
-            .map_err(|error| Failure::user(format!("cannot read policy `{}`: {error}", path.display())))?;
+        let policy = Policy::parse(&text).map_err(|error| {
+            Failure::user(format!("cannot read policy `{}`: {error}", path.display()))
+        })?;
         return Ok(Some(Box::new(policy)));
     }
     let Some(vkey) = vkey else { return Ok(None) };
@@ -120,12 +123,16 @@ fn verify_receipt(
     output: Output,
 ) -> Result<(), Failure> {
     let Some(trust) = trust else {
-        return Err(Failure::user("a receipt is checked against what you trust: pass --vkey or --policy")
-            .hint("the node prints its public key (vkey) when it starts"));
+        return Err(Failure::user(
+            "a receipt is checked against what you trust: pass --vkey or --policy",
+        )
+        .hint("the node prints its public key (vkey) when it starts"));
     };
     let text = read_proof_text(path)?;
     let receipt = Receipt::parse(&text).map_err(|error| mismatch(path, &error))?;
-    let entry = receipt.verify(trust.as_ref()).map_err(|error| mismatch(path, &error))?;
+    let entry = receipt
+        .verify(trust.as_ref())
+        .map_err(|error| mismatch(path, &error))?;
 
     // From here on the entry is in the ledger; whether it is the one the user means is what remains. It is printed
     // before the remaining checks, so that a mismatch shows what the receipt is really about.
@@ -149,7 +156,9 @@ fn check_entry(arguments: &Arguments, entry: &Included<Entry>) -> Result<(), Che
         let key = super::key_bytes(key, false).map_err(Check::Failed)?;
         entry.get().check_key(&key).map_err(Check::Mismatch)?;
     }
-    let Some(path) = &arguments.value else { return Ok(()) };
+    let Some(path) = &arguments.value else {
+        return Ok(());
+    };
     if entry.get().kind != LeafKind::Put {
         return Err(Check::Failed(Failure::verification(format!(
             "value does not match: the entry is a {} and has no value",
@@ -169,10 +178,16 @@ fn check_entry(arguments: &Arguments, entry: &Included<Entry>) -> Result<(), Che
         hasher.update(&chunk[..read]);
     }
     let changed = |_| {
-        Check::Failed(Failure::unexpected(format!("`{}` changed while it was read", path.display())))
+        Check::Failed(Failure::unexpected(format!(
+            "`{}` changed while it was read",
+            path.display()
+        )))
     };
     let computed = hasher.finish().map_err(changed)?;
-    entry.get().check_commitment(computed).map_err(Check::Mismatch)?;
+    entry
+        .get()
+        .check_commitment(computed)
+        .map_err(Check::Mismatch)?;
     Ok(())
 }
 
@@ -236,7 +251,11 @@ impl Report {
             origin: included.origin().to_owned(),
             tree_size: included.tree_size().get(),
             root_hash: included.root().to_hex(),
-            cosigners: included.cosigners().iter().map(|cosigner| cosigner.name.clone()).collect(),
+            cosigners: included
+                .cosigners()
+                .iter()
+                .map(|cosigner| cosigner.name.clone())
+                .collect(),
             shown_key: show_key(&entry.key),
         }
     }
@@ -314,12 +333,17 @@ fn verify_growth(
 fn read_checkpoint(path: &Path, trust: Option<&dyn Trust>) -> Result<Checkpoint, Failure> {
     let text = read_proof_text(path)?;
     let failed = |error: String| {
-        Failure::verification(format!("checkpoint `{}` does not match: {error}", path.display()))
+        Failure::verification(format!(
+            "checkpoint `{}` does not match: {error}",
+            path.display()
+        ))
     };
-    let signed =
-        SignedCheckpoint::parse(&text).map_err(|error: CheckpointError| failed(error.to_string()))?;
+    let signed = SignedCheckpoint::parse(&text)
+        .map_err(|error: CheckpointError| failed(error.to_string()))?;
     if let Some(trust) = trust {
-        trust.evaluate(&signed).map_err(|error| failed(error.to_string()))?;
+        trust
+            .evaluate(&signed)
+            .map_err(|error| failed(error.to_string()))?;
     }
     Ok(signed.checkpoint().clone())
 }
@@ -330,12 +354,19 @@ fn read_proof(path: &Path) -> Result<Vec<Hash>, Failure> {
     if text.trim_start().starts_with('{') {
         let proof: scribe_client::wire::ConsistencyProof =
             serde_json::from_str(&text).map_err(|error| {
-                Failure::user(format!("`{}` is not a consistency proof: {error}", path.display()))
+                Failure::user(format!(
+                    "`{}` is not a consistency proof: {error}",
+                    path.display()
+                ))
             })?;
         return Ok(proof.hashes.iter().map(|hash| Hash(hash.0)).collect());
     }
     let mut hashes = Vec::new();
-    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+    for (number, line) in text
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim().is_empty())
+    {
         hashes.push(Hash::from_base64(line.trim()).map_err(|error| {
             Failure::user(format!("`{}` line {}: {error}", path.display(), number + 1))
         })?);
@@ -365,7 +396,9 @@ fn read_bytes(path: &Path, limit: u64) -> Result<Vec<u8>, Failure> {
     let failed = |error: std::io::Error| Failure::file("read", path, &error);
     let file = File::open(path).map_err(failed)?;
     let mut bytes = Vec::new();
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(failed)?;
+    file.take(limit + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
     if bytes.len() as u64 > limit {
         return Err(Failure::user(format!(
             "`{}` is longer than the {limit} bytes allowed for such a file",

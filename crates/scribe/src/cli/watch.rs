@@ -15,8 +15,10 @@ use super::output::{Failure, show_key, show_time};
 /// broke. Starts at --from, or with the next entry to come. To go on later, pass the last index seen plus one. With
 /// --output json, one JSON object per entry, with its value up to 64 KiB.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example: everything so far and everything to come below config/
-  $ scribe watch --from 0 --prefix config/ --output json")]
+#[command(
+    after_help = "Example: everything so far and everything to come below config/
+  $ scribe watch --from 0 --prefix config/ --output json"
+)]
 pub struct Arguments {
     /// Begin with the entry at this index
     #[arg(long, value_name = "INDEX")]

@@ -54,7 +54,13 @@ impl Connection {
         stream.set_nodelay(true)?;
         let (stream, writer) = stream.into_split();
         let buffer = vec![0; BUFFER_LENGTH].into_boxed_slice();
-        let reader = Reader { stream, buffer, start: 0, end: 0, tail: Vec::new() };
+        let reader = Reader {
+            stream,
+            buffer,
+            start: 0,
+            end: 0,
+            tail: Vec::new(),
+        };
         Ok(Connection { reader, writer })
     }
 
@@ -65,15 +71,19 @@ impl Connection {
             self.writer.write_all(request).await?;
             self.reader.answer(keep_tail).await?
         } else {
-            let (written, answered) =
-                tokio::join!(self.writer.write_all(request), self.reader.answer(keep_tail));
+            let (written, answered) = tokio::join!(
+                self.writer.write_all(request),
+                self.reader.answer(keep_tail)
+            );
             // A server that refuses early may close before everything was written; its answer says more.
             let answer = answered?;
             written?;
             answer
         };
         if close && (200..300).contains(&status) {
-            return Err(io::Error::other("the server does not keep connections alive"));
+            return Err(io::Error::other(
+                "the server does not keep connections alive",
+            ));
         }
         Ok(status)
     }
@@ -123,7 +133,10 @@ impl Reader {
         let length = loop {
             let unread = &self.buffer[self.start..self.end];
             let from = searched.min(unread.len());
-            if let Some(at) = unread[from..].windows(4).position(|four| four == b"\r\n\r\n") {
+            if let Some(at) = unread[from..]
+                .windows(4)
+                .position(|four| four == b"\r\n\r\n")
+            {
                 break from + at + 4;
             }
             searched = unread.len().saturating_sub(3);
@@ -142,7 +155,10 @@ impl Reader {
         loop {
             let unread = &self.buffer[self.start..self.end];
             if let Some(at) = unread.iter().position(|byte| *byte == b'\n') {
-                let line = unread[..at].strip_suffix(b"\r").unwrap_or(&unread[..at]).to_vec();
+                let line = unread[..at]
+                    .strip_suffix(b"\r")
+                    .unwrap_or(&unread[..at])
+                    .to_vec();
                 self.start += at + 1;
                 return Ok(line);
             }
@@ -161,7 +177,8 @@ impl Reader {
             let here = (self.end - self.start).min(usize::try_from(length).unwrap_or(usize::MAX));
             if keep_tail {
                 let bytes = &self.buffer[self.start..self.start + here];
-                self.tail.extend_from_slice(&bytes[here.saturating_sub(TAIL_LENGTH)..]);
+                self.tail
+                    .extend_from_slice(&bytes[here.saturating_sub(TAIL_LENGTH)..]);
                 let excess = self.tail.len().saturating_sub(TAIL_LENGTH);
                 self.tail.drain(..excess);
             }
@@ -180,7 +197,10 @@ impl Reader {
             (self.start, self.end) = (0, self.end - self.start);
         }
         match self.stream.read(&mut self.buffer[self.end..]).await? {
-            0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection")),
+            0 => Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the server closed the connection",
+            )),
             read => {
                 self.end += read;
                 Ok(())
@@ -190,7 +210,9 @@ impl Reader {
 }
 
 fn parse_head(head: &[u8]) -> io::Result<Head> {
-    let mut lines = head.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let mut lines = head
+        .split(|byte| *byte == b'\n')
+        .map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     let status = lines
         .next()
         .filter(|line| line.starts_with(b"HTTP/1."))
@@ -204,23 +226,38 @@ fn parse_head(head: &[u8]) -> io::Result<Head> {
     };
     let mut close = false;
     for line in lines {
-        let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else {
+            continue;
+        };
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
         if name.eq_ignore_ascii_case(b"content-length") {
-            let number = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
-            length = Some(Body::Length(number.ok_or_else(|| malformed("content-length"))?));
-        } else if name.eq_ignore_ascii_case(b"transfer-encoding") && value.eq_ignore_ascii_case(b"chunked") {
+            let number = std::str::from_utf8(value)
+                .ok()
+                .and_then(|text| text.parse().ok());
+            length = Some(Body::Length(
+                number.ok_or_else(|| malformed("content-length"))?,
+            ));
+        } else if name.eq_ignore_ascii_case(b"transfer-encoding")
+            && value.eq_ignore_ascii_case(b"chunked")
+        {
             length = Some(Body::Chunked);
         } else if name.eq_ignore_ascii_case(b"connection") && value.eq_ignore_ascii_case(b"close") {
             close = true;
         }
     }
     let length = length.ok_or_else(|| malformed("body: neither content-length nor chunked"))?;
-    Ok(Head { status, length, close })
+    Ok(Head {
+        status,
+        length,
+        close,
+    })
 }
 
 fn malformed(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("the answer has a malformed {what}"))
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("the answer has a malformed {what}"),
+    )
 }
 
 #[cfg(test)]
@@ -251,8 +288,13 @@ mod tests {
 
     #[tokio::test]
     async fn answers_end_where_they_say() {
-        let (status, tail) =
-            answer_to(&["HTTP/1.1 201 Cre", "ated\r\nContent-Length: 5\r", "\n\r\nhel", "lo"]).await;
+        let (status, tail) = answer_to(&[
+            "HTTP/1.1 201 Cre",
+            "ated\r\nContent-Length: 5\r",
+            "\n\r\nhel",
+            "lo",
+        ])
+        .await;
         assert_eq!((status.unwrap(), tail.as_slice()), (201, &b"hello"[..]));
 
         let (status, tail) = answer_to(&[
@@ -261,7 +303,10 @@ mod tests {
             "lo\r\n6;x=y\r\n world\r\n0\r\n\r\n",
         ])
         .await;
-        assert_eq!((status.unwrap(), tail.as_slice()), (200, &b"hello world"[..]));
+        assert_eq!(
+            (status.unwrap(), tail.as_slice()),
+            (200, &b"hello world"[..])
+        );
     }
 
     #[tokio::test]

@@ -28,7 +28,11 @@ impl Drop for Temporary {
 pub(super) fn measure(dir: &Path, length: usize, duration: Duration) -> Result<Measured, Failure> {
     let path = dir.join(format!("scribe-bench-{}.tmp", std::process::id()));
     let failed = |error: std::io::Error| Failure::file("write", &path, &error);
-    let file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(failed)?;
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&path)
+        .map_err(failed)?;
     let _temporary = Temporary(path.clone());
     let bytes = random_text(length.max(1));
     let length = bytes.len() as u64;
@@ -52,5 +56,11 @@ pub(super) fn measure(dir: &Path, length: usize, duration: Duration) -> Result<M
             offset = 0;
         }
     }
-    Ok(Measured { latency_us, operations, errors: 0, first_error: None, elapsed: start.elapsed() })
+    Ok(Measured {
+        latency_us,
+        operations,
+        errors: 0,
+        first_error: None,
+        elapsed: start.elapsed(),
+    })
 }

@@ -16,7 +16,8 @@ const BULK_DONE: &str = "{\"done\":true,\"lines\":0,\"failed\":0}\n";
 
 /// Starts it on a free port, on threads of its own, for as long as the program runs. Reads answer `value_bytes` bytes.
 pub(super) fn start(value_bytes: usize) -> Result<SocketAddr, Failure> {
-    let failed = |error: std::io::Error| Failure::unexpected(format!("cannot start a server: {error}"));
+    let failed =
+        |error: std::io::Error| Failure::unexpected(format!("cannot start a server: {error}"));
     let listener = std::net::TcpListener::bind("127.0.0.1:0").map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
@@ -34,12 +35,17 @@ pub(super) fn start(value_bytes: usize) -> Result<SocketAddr, Failure> {
         .route("/v1/keys/{key}", get(read).put(write).post(write))
         .route("/v1/entries", post(bulk))
         .layer(axum::extract::DefaultBodyLimit::disable());
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(failed)?;
     std::thread::Builder::new()
         .name("hello".to_owned())
         .spawn(move || {
             runtime.block_on(async move {
-                let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
+                let Ok(listener) = tokio::net::TcpListener::from_std(listener) else {
+                    return;
+                };
                 let listener = listener.tap_io(|stream| {
                     // Without it answers only come later; the measurement shows it.
                     let _ = stream.set_nodelay(true);

@@ -45,7 +45,10 @@ pub(super) struct Measured {
 
 /// Letters and digits: a value that is its own JSON string and does not compress.
 pub(super) fn random_text(length: usize) -> Vec<u8> {
-    rand::rng().sample_iter(rand::distr::Alphanumeric).take(length).collect()
+    rand::rng()
+        .sample_iter(rand::distr::Alphanumeric)
+        .take(length)
+        .collect()
 }
 
 /// Fills if asked to, warms up, measures.
@@ -75,9 +78,9 @@ pub(super) async fn run(load: Load) -> Result<Measured, Failure> {
         elapsed: load.duration,
     };
     for worker in workers {
-        let measured = worker
-            .await
-            .map_err(|error| Failure::unexpected(format!("a connection's task failed: {error}")))??;
+        let measured = worker.await.map_err(|error| {
+            Failure::unexpected(format!("a connection's task failed: {error}"))
+        })??;
         total
             .latency_us
             .add(&measured.latency_us)
@@ -103,11 +106,16 @@ async fn fill(load: &Arc<Load>) -> Result<(), Failure> {
         .map(|first| {
             let (load, bar) = (Arc::clone(load), bar.clone());
             tokio::spawn(async move {
-                let mut connection = Connection::open(load.address).await.map_err(|error| error.to_string())?;
+                let mut connection = Connection::open(load.address)
+                    .await
+                    .map_err(|error| error.to_string())?;
                 let mut request = Requests::new(&load, first);
                 for key in (first..load.keys).step_by(load.connections) {
                     request.put(&load, key);
-                    let status = connection.exchange(&request.bytes, false).await.map_err(|error| error.to_string())?;
+                    let status = connection
+                        .exchange(&request.bytes, false)
+                        .await
+                        .map_err(|error| error.to_string())?;
                     if !(200..300).contains(&status) {
                         return Err(refusal(status, connection.tail()));
                     }
@@ -128,7 +136,12 @@ async fn fill(load: &Arc<Load>) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn worker(load: Arc<Load>, number: u64, begin: Instant, end: Instant) -> Result<Measured, Failure> {
+async fn worker(
+    load: Arc<Load>,
+    number: u64,
+    begin: Instant,
+    end: Instant,
+) -> Result<Measured, Failure> {
     let mut measured = Measured {
         latency_us: histogram()?,
         operations: 0,
@@ -141,13 +154,22 @@ async fn worker(load: Arc<Load>, number: u64, begin: Instant, end: Instant) -> R
     let mut failures = 0;
     // With a rate, each connection has its own times to send at, evenly spread; a late answer counts from the time
     // its request was due, not from when it could be sent.
-    let interval = load.rate.map(|rate| Duration::from_secs_f64(load.connections as f64 / rate as f64));
-    let mut due = Instant::now() + interval.unwrap_or_default().mul_f64(number as f64 / load.connections as f64);
+    let interval = load
+        .rate
+        .map(|rate| Duration::from_secs_f64(load.connections as f64 / rate as f64));
+    let mut due = Instant::now()
+        + interval
+            .unwrap_or_default()
+            .mul_f64(number as f64 / load.connections as f64);
     while failures < FAILURES_MAX {
         if interval.is_some() {
             tokio::time::sleep_until(due.into()).await;
         }
-        let begun = if interval.is_some() { due } else { Instant::now() };
+        let begun = if interval.is_some() {
+            due
+        } else {
+            Instant::now()
+        };
         if begun >= end {
             break;
         }
@@ -175,13 +197,22 @@ async fn worker(load: Arc<Load>, number: u64, begin: Instant, end: Instant) -> R
 }
 
 /// One request and its answer, over a new connection if the last one failed.
-async fn exchange(connection: &mut Option<Connection>, load: &Load, request: &[u8]) -> Result<(), String> {
+async fn exchange(
+    connection: &mut Option<Connection>,
+    load: &Load,
+    request: &[u8],
+) -> Result<(), String> {
     let mut open = match connection.take() {
         Some(open) => open,
-        None => Connection::open(load.address).await.map_err(|error| format!("cannot connect: {error}"))?,
+        None => Connection::open(load.address)
+            .await
+            .map_err(|error| format!("cannot connect: {error}"))?,
     };
     let is_bulk = load.operation == Operation::Bulk;
-    let status = open.exchange(request, is_bulk).await.map_err(|error| error.to_string())?;
+    let status = open
+        .exchange(request, is_bulk)
+        .await
+        .map_err(|error| error.to_string())?;
     let outcome = if !(200..300).contains(&status) {
         Err(refusal(status, open.tail()))
     } else if is_bulk {
