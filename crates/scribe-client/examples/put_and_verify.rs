@@ -17,12 +17,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let ledger = VerifyingClient::with_key(client, VerifierKey::parse(vkey)?, pin)?;
 
     // Sent, published, and compared with what the signed checkpoint covers.
-    let put = ledger.put_verified(|client| {
-        client
-            .put(key, value.clone())
-            .content_type("text/plain; charset=utf-8")
-    });
-    let included = put.await?;
+    let put = ledger
+        .client()
+        .put(key, value.clone())
+        .content_type("text/plain; charset=utf-8");
+    let included = ledger.put_verified(put).await?;
     println!(
         "{key} is in {} at index {}, below tree size {}",
         included.origin(),

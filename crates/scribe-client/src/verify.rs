@@ -252,17 +252,14 @@ impl VerifyingClient {
         self.included_value(key, index, found.bytes).await.map(Some)
     }
 
-    /// Sends a put, waits until a checkpoint covers it, and verifies that what is in the ledger is
-    /// what was sent: key, value, content type, metadata, and the condition, if there was one.
+    /// Sends a put (made by [`Client::put`]), waits until a checkpoint covers it, and verifies that
+    /// what is in the ledger is what was sent: key, value, content type, metadata, and the
+    /// condition, if there was one.
     ///
     /// # Errors
     /// [`Error::Verification`], or why a call failed. Except for a refusal of the put itself, the
     /// entry may have been appended.
-    pub async fn put_verified(
-        &self,
-        put: impl FnOnce(&Client) -> Put<'_>,
-    ) -> Result<IncludedValue, Error> {
-        let put = put(&self.client);
+    pub async fn put_verified(&self, put: Put<'_>) -> Result<IncludedValue, Error> {
         let sent = Sent::of(&put);
         let appended = put.wait(Wait::Published).send().await?;
         let included = self

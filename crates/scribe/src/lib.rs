@@ -1,10 +1,28 @@
 //! The node and the tool of Scribe Ledger.
+//!
+//! Arrows mean "uses"; nothing points back:
+//!
+//! ```text
+//! cli ─┬─ http ─ node ─┬─ sequencer ─ consensus ─ ledger
+//!      │               ├─ publisher      │
+//!      │               └─ store ◄────────┘ (state machine only)
+//!      └─ scribe-client, scribe-proof
+//! ```
+//! `ledger` decides and is pure; `store` keeps; `consensus` orders; `sequencer` batches; `publisher` signs.
 
+pub mod barrier;
 pub mod cli;
 pub mod config;
+pub mod consensus;
+pub mod error;
 pub mod http;
 pub mod keys;
 pub mod ledger;
 pub mod limits;
+pub mod metrics;
 pub mod node;
+pub mod publisher;
+pub mod sequencer;
+pub mod store;
 pub mod units;
+pub mod world;

@@ -38,7 +38,6 @@ impl Freshness {
 macro_rules! freshness_methods {
     () => {
         /// Takes what the node has applied, without asking the leader how far the ledger is.
-        #[must_use]
         pub fn stale(mut self) -> Self {
             self.freshness.stale = true;
             self
@@ -46,7 +45,6 @@ macro_rules! freshness_methods {
 
         /// Waits until the node has applied the entry at this index: with
         /// [`stale`](Self::stale), read your own writes from any node.
-        #[must_use]
         pub fn min_index(mut self, index: u64) -> Self {
             self.freshness.min_index = Some(index);
             self
@@ -236,7 +234,7 @@ pub struct ValueHead {
     pub tree_size: Option<u64>,
 }
 
-/// A version with its value. Not verified; see [`crate::VerifyingClient::get`].
+/// A version with its value. Not verified; see [`crate::VerifyingClient::get_verified`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Value {
     /// Everything but the value.

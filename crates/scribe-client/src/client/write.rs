@@ -47,14 +47,12 @@ macro_rules! idempotency_methods {
     () => {
         /// Uses this idempotency key (at most 255 visible ASCII characters) in place of a random
         /// one, so that a retry after a restart of the program is safe too.
-        #[must_use]
         pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
             self.idempotency_key = Some(key.into());
             self
         }
 
         /// Sends no idempotency key. The write is then not repeated once its outcome is unknown.
-        #[must_use]
         pub fn no_idempotency_key(mut self) -> Self {
             self.idempotency_key = None;
             self

@@ -1,4 +1,7 @@
-//! The node and the tool from outside, in one test binary.
+//! The one integration-test binary.
 
+mod append;
 mod cli_help;
 mod cli_offline;
+mod crash;
+mod test_ledger;

@@ -1,0 +1,6 @@
+//! The client against a scripted HTTP server, which can lie and hang up as no real node would.
+
+mod retrying;
+mod server;
+mod streaming;
+mod verifying;

@@ -1,0 +1,237 @@
+//! openraft's log, kept in the ledger's own log files.
+//!
+//! A thin adapter: entries become frames and back, callbacks become flush notices. Order and durability are the
+//! [`Log`]'s: one writer thread takes appends, truncations and votes in the order they are handed over here.
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+
+use openraft::type_config::alias::{LogIdOf, VoteOf};
+use openraft::entry::RaftEntry;
+use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
+use openraft::{EntryPayload, LogId, OptionalSend, RaftLogReader};
+use scribe_proof::hash::Hash;
+use scribe_proof::index::{LeafIndex, TreeSize};
+use tokio::sync::oneshot;
+
+use super::membership;
+use super::type_config::{Proposal, TypeConfig, leader_of};
+use crate::limits;
+use crate::store::frame::{self, Frame, FrameKind, LogIndex};
+use crate::store::log::{Flushed, Log};
+
+/// Bytes one replication or apply read returns at most, beyond its first entry.
+const READ_BYTES_MAX: usize = 4 * limits::MIB;
+
+type RaftEntryOf = openraft::type_config::alias::EntryOf<TypeConfig>;
+
+/// The log store: cheap to clone, and its own reader.
+#[derive(Debug, Clone)]
+pub struct LogStore {
+    log: Log,
+}
+
+impl LogStore {
+    /// Over an open log.
+    pub fn new(log: Log) -> Self {
+        Self { log }
+    }
+}
+
+/// The frame of an entry.
+pub(crate) fn frame_of(entry: &RaftEntryOf) -> Frame {
+    let log_id = to_store_id(&entry.log_id);
+    let empty = Frame {
+        log_id,
+        kind: FrameKind::Blank,
+        sequencing_term: 0,
+        first_leaf: LeafIndex::new(0),
+        count: 0,
+        public: bytes::Bytes::new(),
+        private: bytes::Bytes::new(),
+    };
+    match &entry.payload {
+        EntryPayload::Blank => empty,
+        EntryPayload::Membership(members) => {
+            Frame { kind: FrameKind::Membership, public: membership::encode(members), ..empty }
+        }
+        EntryPayload::Normal(Proposal::Entries {
+            sequencing_term,
+            first_leaf,
+            count,
+            public,
+            private,
+        }) => Frame {
+            kind: FrameKind::Entries,
+            sequencing_term: *sequencing_term,
+            first_leaf: *first_leaf,
+            count: *count,
+            public: public.clone(),
+            private: private.clone(),
+            ..empty
+        },
+        EntryPayload::Normal(Proposal::Publish { size, root }) => {
+            let mut public = bytes::BytesMut::with_capacity(40);
+            public.extend_from_slice(&size.get().to_be_bytes());
+            public.extend_from_slice(root.as_bytes());
+            Frame { kind: FrameKind::Publish, public: public.freeze(), ..empty }
+        }
+    }
+}
+
+/// The entry of a frame. Fails on a frame whose checksum is right but whose content no version of this program wrote.
+pub(crate) fn entry_of(frame: &Frame) -> io::Result<RaftEntryOf> {
+    let payload = match frame.kind {
+        FrameKind::Blank => EntryPayload::Blank,
+        FrameKind::Membership => EntryPayload::Membership(
+            membership::decode(&frame.public).map_err(|error| invalid(frame, &error.to_string()))?,
+        ),
+        FrameKind::Entries => EntryPayload::Normal(Proposal::Entries {
+            sequencing_term: frame.sequencing_term,
+            first_leaf: frame.first_leaf,
+            count: frame.count,
+            public: frame.public.clone(),
+            private: frame.private.clone(),
+        }),
+        FrameKind::Publish => {
+            let (size, root) = parse_publish(frame)?;
+            EntryPayload::Normal(Proposal::Publish { size, root })
+        }
+    };
+    Ok(RaftEntryOf::new(to_raft_id(frame.log_id), payload))
+}
+
+/// Tree size and root hash in a publish frame.
+pub(crate) fn parse_publish(frame: &Frame) -> io::Result<(TreeSize, Hash)> {
+    if frame.public.len() != 40 {
+        return Err(invalid(frame, &format!("a publish frame has {} bytes, allowed 40", frame.public.len())));
+    }
+    let (size, root) = frame.public.split_at(8);
+    let size = size.try_into().map_err(|_| invalid(frame, "no tree size"))?;
+    let root: [u8; 32] = root.try_into().map_err(|_| invalid(frame, "no root hash"))?;
+    Ok((TreeSize::new(u64::from_be_bytes(size)), Hash(root)))
+}
+
+fn invalid(frame: &Frame, what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("frame at log index {}: {what}", frame.log_id.index))
+}
+
+/// openraft's log id as the store's.
+pub(crate) fn to_store_id(id: &LogIdOf<TypeConfig>) -> frame::LogId {
+    frame::LogId { term: id.leader_id.term, index: LogIndex(id.index) }
+}
+
+/// The store's log id as openraft's.
+pub(crate) fn to_raft_id(id: frame::LogId) -> LogIdOf<TypeConfig> {
+    LogId::new(leader_of(id.term), id.index.0)
+}
+
+/// Turns a bounded range of log indexes into a half-open one.
+fn half_open(range: &impl RangeBounds<u64>) -> (u64, u64) {
+    let start = match range.start_bound() {
+        Bound::Included(start) => *start,
+        Bound::Excluded(before) => before.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(last) => last.saturating_add(1),
+        Bound::Excluded(end) => *end,
+        Bound::Unbounded => u64::MAX,
+    };
+    (start, end)
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<RaftEntryOf>, io::Error> {
+        let (mut start, end) = half_open(&range);
+        let mut entries = Vec::new();
+        while start < end {
+            let frames = self.log.read(start..end, READ_BYTES_MAX)?;
+            let Some(last) = frames.last() else { break };
+            start = last.log_id.index.0 + 1;
+            for frame in &frames {
+                entries.push(entry_of(frame)?);
+            }
+        }
+        Ok(entries)
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<VoteOf<TypeConfig>>, io::Error> {
+        Ok(self.log.vote().map(|vote| {
+            if vote.committed {
+                VoteOf::<TypeConfig>::new_committed(vote.term, vote.node_id)
+            } else {
+                VoteOf::<TypeConfig>::new(vote.term, vote.node_id)
+            }
+        }))
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<RaftEntryOf>, io::Error> {
+        self.log.read(start..end, READ_BYTES_MAX)?.iter().map(entry_of).collect()
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
+        let last_purged_log_id = self.log.purged().map(to_raft_id);
+        let last_log_id = self.log.last().map(to_raft_id).max(last_purged_log_id);
+        Ok(LogState { last_purged_log_id, last_log_id })
+    }
+
+    async fn get_log_reader(&mut self) -> Self::LogReader {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &VoteOf<TypeConfig>) -> Result<(), io::Error> {
+        // A crash before the sync leaves the old vote: this node then has promised nothing yet, because openraft
+        // answers a vote request only after this returns.
+        let (done, synced) = oneshot::channel();
+        let vote = frame::Vote {
+            term: vote.leader_id.term,
+            node_id: vote.leader_id.voted_for,
+            committed: vote.committed,
+        };
+        self.log.save_vote(vote, Flushed::new(move |result| drop(done.send(result))))?;
+        synced.await.unwrap_or_else(|_| Err(io::Error::other("the writer stopped before the vote was synced")))
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogIdOf<TypeConfig>>) -> Result<(), io::Error> {
+        // A hint: losing it costs a later re-apply, never a write.
+        self.log.save_committed(committed.as_ref().map(to_store_id));
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogIdOf<TypeConfig>>, io::Error> {
+        Ok(self.log.committed().map(to_raft_id))
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = RaftEntryOf> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let frames = entries.into_iter().map(|entry| frame_of(&entry)).collect();
+        // The callback runs on the writer thread after the sync that covers the frames. A crash before it leaves at
+        // most a torn tail nobody was told about.
+        self.log.append(frames, Flushed::new(move |result| callback.io_completed(result)))
+    }
+
+    async fn truncate_after(&mut self, keep: Option<LogIdOf<TypeConfig>>) -> Result<(), io::Error> {
+        let (done, synced) = oneshot::channel();
+        self.log.truncate_after(
+            keep.as_ref().map(to_store_id),
+            Flushed::new(move |result| drop(done.send(result))),
+        )?;
+        synced.await.unwrap_or_else(|_| Err(io::Error::other("the writer stopped before the cut was synced")))
+    }
+
+    async fn purge(&mut self, id: LogIdOf<TypeConfig>) -> Result<(), io::Error> {
+        self.log.purge(to_store_id(&id))
+    }
+}

@@ -1,0 +1,113 @@
+//! What is kept in memory for reads: entries by leaf index, and the newest version by key.
+//!
+//! Entries never change, so their cache needs no care. The newest version of a key does: [`Caches::replace_latest`] is
+//! called for every leaf under the view's write lock, and [`Caches::insert_latest`] only under its read lock by a
+//! reader that has just made sure that no newer version was applied. So what is cached is never older than what was
+//! applied when a reader started.
+
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+use scribe_proof::index::LeafIndex;
+
+use super::view::{StoredEntry, Version};
+
+/// Entries above this many bytes are not cached: one of them would push out hundreds.
+pub const ENTRY_BYTES_MAX: usize = 256 * 1_024;
+/// What an entry costs besides its bytes.
+const ENTRY_OVERHEAD: u64 = 160;
+/// What a cached version costs besides its key.
+const LATEST_OVERHEAD: u64 = 112;
+
+/// Sizes of the caches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheSizes {
+    /// Bytes of entries.
+    pub entry_bytes: u64,
+    /// Bytes of keys with their newest version.
+    pub latest_bytes: u64,
+    /// Bytes the index database may use for its blocks.
+    pub index_bytes: u64,
+}
+
+impl Default for CacheSizes {
+    fn default() -> Self {
+        Self {
+            entry_bytes: crate::limits::ENTRY_CACHE_BYTES,
+            latest_bytes: crate::limits::ENTRY_CACHE_BYTES / 3,
+            index_bytes: crate::limits::INDEX_CACHE_BYTES,
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct EntryWeight;
+
+impl Weighter<LeafIndex, StoredEntry> for EntryWeight {
+    fn weight(&self, _: &LeafIndex, entry: &StoredEntry) -> u64 {
+        entry.byte_length() as u64 + ENTRY_OVERHEAD
+    }
+}
+
+#[derive(Debug, Clone)]
+struct LatestWeight;
+
+impl Weighter<Box<[u8]>, Option<Version>> for LatestWeight {
+    fn weight(&self, key: &Box<[u8]>, _: &Option<Version>) -> u64 {
+        key.len() as u64 + LATEST_OVERHEAD
+    }
+}
+
+/// The caches of one store.
+pub(crate) struct Caches {
+    entries: Cache<LeafIndex, StoredEntry, EntryWeight>,
+    latest: Cache<Box<[u8]>, Option<Version>, LatestWeight>,
+}
+
+impl std::fmt::Debug for Caches {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Caches")
+            .field("entries", &self.entries.len())
+            .field("latest", &self.latest.len())
+            .finish()
+    }
+}
+
+impl Caches {
+    pub(crate) fn new(sizes: CacheSizes) -> Self {
+        // The expected item count only sizes the first table; small values dominate.
+        let entries = (sizes.entry_bytes / 512).clamp(64, 1 << 20) as usize;
+        let latest = (sizes.latest_bytes / 160).clamp(64, 1 << 20) as usize;
+        Self {
+            entries: Cache::with_weighter(entries, sizes.entry_bytes, EntryWeight),
+            latest: Cache::with_weighter(latest, sizes.latest_bytes, LatestWeight),
+        }
+    }
+
+    pub(crate) fn entry(&self, index: LeafIndex) -> Option<StoredEntry> {
+        self.entries.get(&index)
+    }
+
+    pub(crate) fn insert_entry(&self, entry: &StoredEntry) {
+        if entry.byte_length() <= ENTRY_BYTES_MAX {
+            self.entries.insert(entry.index, entry.clone());
+        }
+    }
+
+    /// The newest version of `key` (`Some(None)`: it has none), if it is known.
+    pub(crate) fn latest(&self, key: &[u8]) -> Option<Option<Version>> {
+        self.latest.get(key)
+    }
+
+    /// Caller holds the view's read lock and knows `newest` to be the newest version there is.
+    pub(crate) fn insert_latest(&self, key: &[u8], newest: Option<Version>) {
+        self.latest.insert(key.into(), newest);
+    }
+
+    /// Caller holds the view's write lock and is about to apply `version`.
+    pub(crate) fn replace_latest(&self, key: &[u8], version: Version) {
+        if self.latest.contains_key(key) {
+            // An error says that it was pushed out meanwhile, which is as good.
+            let _ = self.latest.replace(key.into(), Some(version), true);
+        }
+    }
+}

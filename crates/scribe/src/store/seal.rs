@@ -1,0 +1,208 @@
+//! The sealer: one thread that turns complete segments into sealed ones.
+//!
+//! For each segment, in log order: footer into the file (synced), hashes into the tree files (synced), one sorted batch
+//! into the key index, one record into the MANIFEST (synced), and only then is the memory let go. Each step is a
+//! function of the segment and may be repeated: after a crash the segment is applied again and sealed again, or, if its
+//! footer was durable already, [`super::rebuild`] derives at the next open what the later steps had not reached.
+//!
+//! Readers are kept out only while a pointer is swapped at the end.
+
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::sync::{Arc, Weak};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use scribe_proof::hash::Hash;
+
+use super::Inner;
+use super::index::{IndexedSegment, SegmentBatch};
+use super::manifest::ManifestRecord;
+use super::open_segment::OpenSegment;
+use super::rebuild;
+use super::segment::{FooterState, SealedSegment};
+use super::view::Applied;
+
+/// How often the sealer looks whether the frames it is about to seal are flushed. They nearly always are: frames of
+/// the next segment are applied already, and the log is written in order.
+const FLUSH_POLL: Duration = Duration::from_millis(1);
+
+/// A complete segment.
+#[derive(Debug)]
+pub(crate) struct SealJob {
+    pub segment: Arc<OpenSegment>,
+    /// Root hash after its last frame.
+    pub end_root: Hash,
+    /// State after its last frame.
+    pub state: Applied,
+}
+
+/// The handle to the thread.
+#[derive(Debug)]
+pub(crate) struct Sealer {
+    jobs: mpsc::Sender<SealJob>,
+    thread: JoinHandle<()>,
+}
+
+impl Sealer {
+    /// Starts the thread. It holds the store only while it seals, so that a dropped store ends it.
+    pub(crate) fn start(store: Weak<Inner>) -> io::Result<Self> {
+        let (jobs, queue) = mpsc::channel::<SealJob>();
+        let thread = thread::Builder::new()
+            .name("sealer".into())
+            .spawn(move || {
+                while let Ok(job) = queue.recv() {
+                    let Some(store) = store.upgrade() else {
+                        return;
+                    };
+                    if store.stopping.load(Ordering::Acquire) || !store.run(job) {
+                        return;
+                    }
+                }
+            })?;
+        Ok(Self { jobs, thread })
+    }
+
+    pub(crate) fn hand(&self, job: SealJob) {
+        // An error says that the thread ended after a failure, which the store remembers.
+        let _ = self.jobs.send(job);
+    }
+
+    pub(crate) fn join(self) {
+        drop(self.jobs);
+        if self.thread.thread().id() != thread::current().id() {
+            let _ = self.thread.join();
+        }
+    }
+}
+
+impl Inner {
+    /// Seals one segment; `false` when the sealer has to stop.
+    fn run(&self, job: SealJob) -> bool {
+        match self.seal(&job) {
+            Ok(true) => {}
+            Ok(false) => return false,
+            Err(error) => {
+                let number = job.segment.number();
+                tracing::error!(segment = number, %error, "a segment cannot be sealed");
+                self.fail(&format_args!("seal segment {number}: {error}"));
+                return false;
+            }
+        }
+        let SealJob { segment, state, .. } = job;
+        let done = {
+            let mut view = self.view.write();
+            view.sealed = state;
+            view.complete.pop_front()
+        };
+        self.waiting
+            .send_modify(|waiting| *waiting = waiting.saturating_sub(1));
+        // Tens of milliseconds for a full segment: outside the lock, on this thread.
+        drop(segment);
+        drop(done);
+        true
+    }
+
+    /// `Ok(false)`: the store is stopping and nothing was done.
+    fn seal(&self, job: &SealJob) -> io::Result<bool> {
+        let segment = &job.segment;
+        let last_log_id = job
+            .state
+            .last_log_id
+            .ok_or_else(|| io::Error::other("a complete segment without frames"))?;
+        while self.log.flushed() < Some(last_log_id) {
+            if let Some(first) = self.log.poisoned() {
+                return Err(io::Error::other(first));
+            }
+            if self.stopping.load(Ordering::Acquire) {
+                return Ok(false);
+            }
+            thread::sleep(FLUSH_POLL);
+        }
+        let _one_at_a_time = self.sealing.lock();
+
+        let sealed = self.log.seal_segment(
+            segment.number(),
+            FooterState {
+                start_size: segment.start_size(),
+                start_root: segment.start_root(),
+                end_size: segment.end_size(),
+                end_root: job.end_root,
+                last_log_id,
+                membership: job.state.membership.clone(),
+                last_timestamp_ms: job.state.last_timestamp_ms,
+                published: job.state.published,
+            },
+        )?;
+        // A crash here leaves a segment with a footer; tree files and index are behind and are brought up at open.
+
+        for (level, run) in segment.levels().iter().enumerate() {
+            self.tree.write(level as u8, run)?;
+        }
+        self.tree.sync()?;
+        // A crash here, or in the middle, leaves tree files that are longer than the last recorded segment calls for
+        // (cut at open) or shorter (derived again).
+
+        self.seal_index(segment, &sealed, job.state.last_timestamp_ms)?;
+        // A crash here leaves an index that is ahead: what it knows of this segment is compared when it is sealed
+        // again, and versions at or beyond the sealed size are never taken from it.
+
+        self.log
+            .manifest_append(ManifestRecord::Sealed(Box::new(sealed)))?;
+        Ok(true)
+    }
+
+    fn seal_index(
+        &self,
+        segment: &OpenSegment,
+        sealed: &SealedSegment,
+        now_ms: u64,
+    ) -> io::Result<()> {
+        let known = self.index.segments()?;
+        let identity = identity(sealed, segment.version_count());
+        if let Some(found) = known.get(sealed.number as usize) {
+            if *found == identity {
+                return Ok(());
+            }
+            // Taken in before a crash, and since then the log was cut and went on differently (`--accept-loss`).
+            tracing::warn!(
+                segment = sealed.number,
+                "the key index knows another segment under this number and is rebuilt"
+            );
+            let all = self.log.sealed();
+            self.index_rebuilding.store(true, Ordering::Release);
+            let rebuilt = self.index.clear().and_then(|()| {
+                rebuild::ingest_segments(&self.log, &*self.index, &all, 0, |_, _| {})
+            });
+            self.index_rebuilding.store(false, Ordering::Release);
+            return rebuilt.map(|_| ());
+        }
+        ingest(&*self.index, segment, identity, now_ms)
+    }
+}
+
+/// What the index remembers of a segment.
+pub(crate) fn identity(sealed: &SealedSegment, versions: u64) -> IndexedSegment {
+    IndexedSegment {
+        number: sealed.number,
+        end_size: sealed.footer.end_size,
+        end_root: sealed.footer.end_root,
+        versions,
+    }
+}
+
+/// Takes one segment into the index.
+pub(crate) fn ingest(
+    index: &dyn super::index::KeyIndex,
+    segment: &OpenSegment,
+    identity: IndexedSegment,
+    now_ms: u64,
+) -> io::Result<()> {
+    index.ingest(SegmentBatch {
+        segment: identity,
+        versions: &mut segment.sorted(),
+        remembered: &mut segment.remembered_sorted().into_iter(),
+        now_ms,
+    })
+}
