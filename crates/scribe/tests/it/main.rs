@@ -1,6 +1,8 @@
 //! The one integration-test binary.
 
 mod append;
+mod cli_help;
+mod cli_offline;
 mod crash;
 mod http_bulk;
 mod http_connections;
