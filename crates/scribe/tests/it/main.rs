@@ -4,6 +4,7 @@ mod append;
 mod cli_help;
 mod cli_offline;
 mod crash;
+mod kill;
 mod http_bulk;
 mod http_connections;
 mod http_keys;
