@@ -482,7 +482,9 @@ impl Config {
         if self.key_dir.join(crate::keys::LEDGER_KEY_FILE).exists() {
             return Ok(());
         }
-        Err(ConfigError::NoKeys { path: self.key_dir.clone() })
+        Err(ConfigError::NoKeys {
+            path: self.key_dir.clone(),
+        })
     }
 }
 

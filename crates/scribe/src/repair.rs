@@ -109,7 +109,10 @@ pub fn rebuild_index(
 ) -> Result<u64, RepairError> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let identity = expect_ledger(&options.data_dir)?;
-    let store_options = StoreOptions { log: log_options(options), ..StoreOptions::default() };
+    let store_options = StoreOptions {
+        log: log_options(options),
+        ..StoreOptions::default()
+    };
     let (store, _) = Store::open(disk, &options.data_dir, identity, store_options)?;
     let rebuilt = store.rebuild_index(progress);
     store.shutdown();

@@ -130,11 +130,17 @@ async fn from_directory(arguments: &Arguments, writer: &mut Writer) -> Result<Ex
     start_logging(&config.log)?;
     // Opening what is not there would make a new ledger.
     if !config.data_dir.is_dir() {
-        return Err(Failure::user(format!("no data directory `{}`", config.data_dir.display())));
+        return Err(Failure::user(format!(
+            "no data directory `{}`",
+            config.data_dir.display()
+        )));
     }
     config.expect_keys()?;
     // Nothing is added, not even the announcement of a key.
-    let options = NodeOptions { importing: true, ..node_options(&config) };
+    let options = NodeOptions {
+        importing: true,
+        ..node_options(&config)
+    };
     let node = start_node(options).await?;
     let exported = async {
         let failed = |error: crate::node::ReadError| Failure::unexpected(error.to_string());

@@ -13,10 +13,12 @@ use crate::repair::{self, RepairError};
 /// A node repairs by itself what a crash or a power cut can cause. This is for what is left: bytes that changed on the
 /// disk. Nothing is lost without --accept-loss; copy the data directory before you use it.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example: is everything that was acknowledged still there, and unchanged?
+#[command(
+    after_help = "Example: is everything that was acknowledged still there, and unchanged?
   $ scribe repair --check --data-dir ./scribe-data --key-dir ./scribe-keys
 
-Exit code 3: damage was found, or is left.")]
+Exit code 3: damage was found, or is left."
+)]
 #[command(group(clap::ArgGroup::new("action").required(true).args(["check", "rebuild_index", "accept_loss"])))]
 pub struct Arguments {
     /// Read everything again: frames, hashes, commitments, tree, index; name the first bad place
@@ -37,9 +39,21 @@ pub struct Arguments {
 #[derive(Serialize)]
 #[serde(tag = "done", rename_all = "snake_case")]
 enum Done {
-    Check { entries: u64, root_hash: String, frames: u64, segments: u64, bytes: u64 },
-    RebuildIndex { segments: u64 },
-    AcceptLoss { damage: Option<String>, cut_bytes: u64, removed_files: usize },
+    Check {
+        entries: u64,
+        root_hash: String,
+        frames: u64,
+        segments: u64,
+        bytes: u64,
+    },
+    RebuildIndex {
+        segments: u64,
+    },
+    AcceptLoss {
+        damage: Option<String>,
+        cut_bytes: u64,
+        removed_files: usize,
+    },
 }
 
 /// Runs the command.
@@ -109,15 +123,27 @@ async fn accept_loss(config: &Config) -> Result<Done, Failure> {
 impl Done {
     fn to_text(&self) -> String {
         match self {
-            Done::Check { entries, root_hash, frames, segments, bytes } => format!(
+            Done::Check {
+                entries,
+                root_hash,
+                frames,
+                segments,
+                bytes,
+            } => format!(
                 "no damage: {entries} entries in {frames} frames, {segments} sealed segments, {bytes} bytes\nroot hash \
                  {root_hash}"
             ),
             Done::RebuildIndex { segments } => {
                 format!("the key index was made again from {segments} sealed segments")
             }
-            Done::AcceptLoss { damage: None, .. } => "no damage found: nothing was changed".to_owned(),
-            Done::AcceptLoss { damage: Some(damage), cut_bytes, removed_files } => format!(
+            Done::AcceptLoss { damage: None, .. } => {
+                "no damage found: nothing was changed".to_owned()
+            }
+            Done::AcceptLoss {
+                damage: Some(damage),
+                cut_bytes,
+                removed_files,
+            } => format!(
                 "cut at: {damage}\n{cut_bytes} bytes and {removed_files} files behind it were dropped"
             ),
         }
@@ -127,9 +153,10 @@ impl Done {
 impl From<RepairError> for Failure {
     fn from(error: RepairError) -> Failure {
         let failure = match &error {
-            RepairError::Damaged(damage) => return Failure::verification(damage.clone()).hint(
-                "docs/operating.md says what each kind of damage means, and what to do",
-            ),
+            RepairError::Damaged(damage) => {
+                return Failure::verification(damage.clone())
+                    .hint("docs/operating.md says what each kind of damage means, and what to do");
+            }
             RepairError::NoLedger(_) => Failure::user(error.to_string()),
             _ => Failure::unexpected(error.to_string()),
         };

@@ -56,7 +56,10 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     start_logging(&config.log)?;
     let (input, bar) = open(&arguments.file)?;
     // The entries bring their own genesis.
-    let options = NodeOptions { importing: true, ..node_options(&config) };
+    let options = NodeOptions {
+        importing: true,
+        ..node_options(&config)
+    };
     let node = start_node(options).await?;
     let (sender, batches) = mpsc::channel(BATCHES_AHEAD);
     let reading = tokio::task::spawn_blocking(move || read_all(input, &sender));
