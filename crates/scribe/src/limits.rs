@@ -79,6 +79,27 @@ pub const HTTP_HEAD_TIMEOUT_MS: u64 = 5_000;
 pub const REQUEST_TIMEOUT_MS: u64 = 10_000;
 /// How long a receipt or `?wait=published` waits for a checkpoint.
 pub const PUBLISH_WAIT_MS: u64 = 5_000;
+/// How long a connection may stay open between requests.
+pub const HTTP_IDLE_TIMEOUT_MS: u64 = 75_000;
+/// How long a request body may stand still.
+pub const HTTP_BODY_STALL_MS: u64 = 10_000;
+/// How long a client may take nothing of an answer that waits for it.
+pub const HTTP_WRITE_STALL_MS: u64 = 30_000;
+/// How long requests in progress may take to finish when the node stops.
+pub const HTTP_DRAIN_TIMEOUT_MS: u64 = 10_000;
+/// Connections at once; more wait in the kernel's backlog.
+pub const HTTP_CONNECTIONS_MAX: usize = 8_192;
+/// Request bodies over 64 KiB being received or handled at once, together.
+pub const HTTP_BODIES_BYTES_MAX: usize = 128 * MIB;
+/// Values in one answer to `POST /v1/keys:get`.
+pub const KEYS_GET_BYTES_MAX: usize = 16 * MIB;
+/// Bulk uploads at once.
+pub const BULK_STREAMS_MAX: usize = 32;
+/// Frames' worth of bulk entries handed to the sequencer at once, by all uploads together: less than half of what it
+/// admits, so that single writes always find room.
+pub const BULK_ROOM_FRAMES: usize = 24;
+/// How long a bulk upload may go without a byte.
+pub const BULK_IDLE_TIMEOUT_MS: u64 = 600_000;
 /// Free disk space below which client writes are refused (507) while reads and replication go on.
 pub const DISK_RESERVE_BYTES: u64 = 256 * MIB as u64;
 

@@ -6,11 +6,13 @@
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
 
 use openraft::type_config::alias::{LogIdOf, VoteOf};
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{EntryPayload, LogId, OptionalSend, RaftLogReader};
+use parking_lot::Mutex;
 use scribe_proof::hash::Hash;
 use scribe_proof::index::{LeafIndex, TreeSize};
 use tokio::sync::oneshot;
@@ -30,12 +32,23 @@ type RaftEntryOf = openraft::type_config::alias::EntryOf<TypeConfig>;
 #[derive(Debug, Clone)]
 pub struct LogStore {
     log: Log,
+    /// What openraft may no longer see. The log keeps everything, and remembers on disk only a watermark that sealed
+    /// segments cover; this one goes as far as openraft was told.
+    purged: Arc<Mutex<Option<LogIdOf<TypeConfig>>>>,
 }
 
 impl LogStore {
     /// Over an open log.
     pub fn new(log: Log) -> Self {
-        Self { log }
+        let purged = log.purged().map(to_raft_id);
+        Self { log, purged: Arc::new(Mutex::new(purged)) }
+    }
+
+    /// The first log index that openraft may read at or after `start`.
+    fn readable_from(&self, start: u64) -> u64 {
+        let first = self.log.first().map_or(0, |index| index.0);
+        let unpurged = self.purged.lock().map_or(0, |id| id.index + 1);
+        start.max(first).max(unpurged)
     }
 }
 
@@ -147,7 +160,8 @@ impl RaftLogReader<TypeConfig> for LogStore {
         &mut self,
         range: RB,
     ) -> Result<Vec<RaftEntryOf>, io::Error> {
-        let (mut start, end) = half_open(&range);
+        let (start, end) = half_open(&range);
+        let mut start = self.readable_from(start);
         let mut entries = Vec::new();
         while start < end {
             let frames = self.log.read(start..end, READ_BYTES_MAX)?;
@@ -171,6 +185,10 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<RaftEntryOf>, io::Error> {
+        let start = self.readable_from(start);
+        if start >= end {
+            return Ok(Vec::new());
+        }
         self.log.read(start..end, READ_BYTES_MAX)?.iter().map(entry_of).collect()
     }
 }
@@ -179,7 +197,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     type LogReader = Self;
 
     async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
-        let last_purged_log_id = self.log.purged().map(to_raft_id);
+        let last_purged_log_id = *self.purged.lock();
         let last_log_id = self.log.last().map(to_raft_id).max(last_purged_log_id);
         Ok(LogState { last_purged_log_id, last_log_id })
     }
@@ -223,15 +241,28 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn truncate_after(&mut self, keep: Option<LogIdOf<TypeConfig>>) -> Result<(), io::Error> {
+        let keep = keep.as_ref().map(to_store_id);
+        if keep.is_some_and(|keep| self.log.last().is_none_or(|last| last.index <= keep.index)) {
+            return Ok(());
+        }
         let (done, synced) = oneshot::channel();
         self.log.truncate_after(
-            keep.as_ref().map(to_store_id),
+            keep,
             Flushed::new(move |result| drop(done.send(result))),
         )?;
         synced.await.unwrap_or_else(|_| Err(io::Error::other("the writer stopped before the cut was synced")))
     }
 
     async fn purge(&mut self, id: LogIdOf<TypeConfig>) -> Result<(), io::Error> {
-        self.log.purge(to_store_id(&id))
+        {
+            let mut purged = self.purged.lock();
+            *purged = (*purged).max(Some(id));
+        }
+        // On disk the watermark never passes what sealed segments hold: a lost one costs nothing.
+        let sealed = self.log.sealed().last().map(|segment| segment.last_log_id);
+        match sealed {
+            Some(sealed) => self.log.purge(sealed.min(to_store_id(&id))),
+            None => Ok(()),
+        }
     }
 }

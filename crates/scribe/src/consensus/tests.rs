@@ -9,13 +9,14 @@ use std::sync::Arc;
 use openraft::entry::RaftEntry;
 use openraft::storage::{RaftLogStorage, RaftStateMachine};
 use openraft::testing::log::{StoreBuilder, Suite};
+use openraft::type_config::TypeConfigExt as _;
 use openraft::type_config::alias::{EntryOf, VoteOf};
 use openraft::{EntryPayload, RaftLogReader, StorageError};
 use scribe_proof::hash::Hash;
 use scribe_proof::index::{LeafIndex, TreeSize};
 use scribe_proof::leaf::{Leaf, LeafKind, Prev};
 use tempfile::TempDir;
-use tokio::sync::oneshot;
+
 
 use super::type_config::leader_of;
 use super::{LogStore, Proposal, StateMachine, TypeConfig};
@@ -90,7 +91,7 @@ fn entry(term: u64, index: u64, payload: EntryPayload<Proposal, u64, super::Peer
 }
 
 async fn append(log: &mut LogStore, entries: Vec<EntryOf<TypeConfig>>) {
-    let (done, flushed) = oneshot::channel();
+    let (done, flushed) = TypeConfig::oneshot();
     log.append(entries, openraft::storage::IOFlushed::signal(done)).await.unwrap();
     flushed.await.unwrap().unwrap();
 }

@@ -448,6 +448,13 @@ impl Log {
         self.inner.state.lock().purged
     }
 
+    /// The first frame's log index; `None` for an empty log.
+    pub fn first(&self) -> Option<LogIndex> {
+        let state = self.inner.state.lock();
+        let sealed = state.sealed.first().map(|sealed| sealed.first_log_index);
+        sealed.or_else(|| state.open.front().map(|open| open.first))
+    }
+
     /// The last frame, on disk or not yet.
     pub fn last(&self) -> Option<LogId> {
         self.inner.state.lock().last
