@@ -2,6 +2,7 @@
 
 mod append;
 mod cli_help;
+mod cli_node;
 mod cli_offline;
 mod crash;
 mod kill;
