@@ -34,6 +34,8 @@ use crate::limits;
 
 /// Segment files kept open at once; sealed ones beyond it are opened again when they are read.
 const FILES_OPEN_MAX: usize = 512;
+/// Offsets in a segment are 32-bit numbers, and one frame may begin right below the limit.
+const SEGMENT_BYTES_CEILING: u64 = 1 << 31;
 /// How often a read starts over because frames were cut under it.
 const READ_ATTEMPTS: usize = 8;
 
@@ -213,13 +215,18 @@ impl Threads {
     fn stop(&self) {
         // Refused if the store has stopped already.
         let _ = self.inner.queue.push(Item::Stop);
-        let mut handles = self.handles.lock();
+        let handles = std::mem::take(&mut *self.handles.lock());
         let own = thread::current().id();
-        for handle in handles.drain(..) {
-            // The last handle may go away inside a callback, which runs on the writer thread.
-            if handle.thread().id() != own && handle.join().is_err() {
+        for handle in handles {
+            // The last handle may go away inside a callback, which runs on the writer thread; that thread then lets
+            // go of the directory when it ends.
+            if handle.thread().id() == own {
+                return;
+            }
+            if handle.join().is_err() {
                 tracing::error!("a thread of the store panicked");
             }
+            // The writer, which is first, may have waited for a file made ahead; now nobody does.
             if let Some(next) = &self.inner.next {
                 next.stop();
             }
@@ -238,8 +245,9 @@ impl Log {
         disk: Arc<dyn Disk>,
         dir: &Path,
         identity: LogIdentity,
-        options: LogOptions,
+        mut options: LogOptions,
     ) -> Result<(Self, RecoveredLog), StoreError> {
+        options.segment_bytes_max = options.segment_bytes_max.min(SEGMENT_BYTES_CEILING);
         let recovered = recover(&disk, dir, Some(identity), &options, false)?;
         Self::start(disk, dir, options, recovered)
     }

@@ -17,3 +17,6 @@ mod state;
 pub mod vote;
 pub mod watermarks;
 mod writer;
+
+#[cfg(test)]
+mod log_tests;
