@@ -7,6 +7,7 @@ pub mod lock;
 pub mod log;
 pub mod manifest;
 mod next_segment;
+mod reading;
 pub mod real_disk;
 pub mod recovery;
 mod scan;

@@ -136,7 +136,7 @@ fn run(disk: &SimDisk, options: &LogOptions, script: &[Step], pipelined: bool) -
 /// Whether the log is what it may be: between two neighbouring states, not before the acknowledged one, and not before
 /// the vote it has. The error says what is wrong.
 fn check(log: &Log, states: &[Model], acknowledged: usize) -> Result<(), String> {
-    let frames = read_all(log);
+    let frames = try_read_all(log)?;
     if log
         .read_from_disk(0..frames.len() as u64, usize::MAX)
         .map_err(|e| e.to_string())?
@@ -172,7 +172,7 @@ fn survive(
 ) -> Result<(), String> {
     let (log, _) = open(disk, options.clone()).map_err(|error| error.to_string())?;
     check(&log, states, acknowledged)?;
-    let frames = read_all(&log);
+    let frames = try_read_all(&log)?;
     let next = frame(90, frames.len() as u64, 333);
     append(&log, vec![next.clone()]).map_err(|error| error.to_string())?;
     save_vote(&log, vote(90)).map_err(|error| error.to_string())?;

@@ -95,12 +95,18 @@ fn vote(term: u64) -> Vote {
 }
 
 fn read_all(log: &Log) -> Vec<Frame> {
+    try_read_all(log).expect("what was recovered can be read")
+}
+
+fn try_read_all(log: &Log) -> Result<Vec<Frame>, String> {
     let end = log.last().map_or(0, |last| last.index.0 + 1);
     let frames = log
         .read(0..end, usize::MAX)
-        .expect("what was recovered can be read");
-    assert_eq!(frames.len() as u64, end, "the log has no hole");
-    frames
+        .map_err(|error| error.to_string())?;
+    if frames.len() as u64 != end {
+        return Err(format!("the log has a hole at {}", frames.len()));
+    }
+    Ok(frames)
 }
 
 /// Makes frames whose bytes depend on their place and term only, and never have a run of zeros as long as a sector.
