@@ -150,7 +150,8 @@ pub struct Leaf<'a> {
     pub transaction_length: u16,
     /// The key's previous version, if asserted.
     pub prev: Prev,
-    /// Commitment to salt, metadata and value, see [`crate::commitment`]; zeros for system leaves.
+    /// Commitment to salt, metadata and value, see [`commitment()`]; zeros for system
+    /// leaves.
     pub commitment: Hash,
     /// The key, public and permanent.
     pub key: &'a [u8],

@@ -238,8 +238,8 @@ impl Receipt {
 
     /// Verifies the receipt: leaf, inclusion, origin, signatures, in this order.
     ///
-    /// Afterwards check what you know of the entry, with [`Included::check_key`] and
-    /// [`Included::check_value`]: a valid receipt for somebody else's entry must not pass for yours.
+    /// Afterwards check what you know of the entry, with [`Entry::check_key`] and
+    /// [`Entry::check_value`]: a valid receipt for somebody else's entry must not pass for yours.
     ///
     /// # Errors
     /// The first thing that does not match. [`ReceiptError::NotUnderstood`] comes last: everything

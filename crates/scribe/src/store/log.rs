@@ -1,19 +1,41 @@
-//! The Raft log that is the ledger (signatures first).
-#![allow(unused_variables)]
+//! The Raft log that is the ledger: the public face of `log/`, `vote`, `watermarks` and `MANIFEST`.
+//!
+//! A call that writes puts what it wants into a queue and returns; the writer thread ([`super::writer`]) carries it out
+//! in order and then calls back. What was appended can be read at once. Where a frame lies is decided when it is
+//! appended and depends on the frames of the log alone, so that sealed segments are the same on every node.
+//!
+//! The first failed write or sync ends the store: every later call fails with that first error. A sync that failed
+//! once may report success the next time without having written anything, so nothing is ever retried.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
 
-use super::disk::Disk;
-use super::error::StoreError;
-use super::frame::{Frame, FramePosition, LogId, LogIndex, Vote};
-use super::manifest::ManifestRecord;
-use super::segment::{FooterState, SealedSegment};
+use super::disk::{Disk, DiskFile, Open};
+use super::error::{IoContext, StoreError};
+use super::frame::{
+    self, FRAME_LENGTH_MAX, Frame, FramePosition, LogId, LogIndex, Vote, private_crc,
+};
+use super::lock::DirLock;
+use super::manifest::{ManifestFile, ManifestRecord};
+use super::next_segment::NextSegment;
+use super::recovery::{LOG_DIR, Recovered, recover};
+use super::scan::Scanner;
+use super::segment::{FooterState, SealedSegment, file_path};
+use super::state::{LogState, at_most, invalid, show};
+use super::writer::{Counters, Item, Queue, Writer, poisoned};
 use crate::limits;
+
+/// Segment files kept open at once; sealed ones beyond it are opened again when they are read.
+const FILES_OPEN_MAX: usize = 512;
+/// How often a read starts over because frames were cut under it.
+const READ_ATTEMPTS: usize = 8;
 
 /// Whose data this is; written into the vote file, checked at every open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,112 +163,747 @@ pub struct LogStats {
     pub sync_us_buckets: [u64; 32],
 }
 
-/// The Raft log of this node. Clone = another handle to the same log.
+/// The Raft log of this node. Clone = another handle to the same log; the last one to go stops the threads.
 #[derive(Debug, Clone)]
-pub struct Log {}
+pub struct Log {
+    inner: Arc<Inner>,
+    threads: Arc<Threads>,
+}
 
-fn unsupported<T>() -> io::Result<T> {
-    Err(io::ErrorKind::Unsupported.into())
+/// What the handles, the writer and the thread that allocates ahead share.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) dir: PathBuf,
+    pub(crate) log_dir: PathBuf,
+    pub(crate) identity: LogIdentity,
+    pub(crate) options: LogOptions,
+    /// Held while something is given its place in the order of writes. Taken before `state` and `queue`.
+    order: Mutex<Order>,
+    pub(crate) state: Mutex<LogState>,
+    pub(crate) flushed_changed: Condvar,
+    pub(crate) queue: Queue,
+    pub(crate) files: Mutex<BTreeMap<u32, Arc<dyn DiskFile>>>,
+    /// Used by the sealer only, and locked over its own I/O.
+    manifest: Mutex<ManifestFile>,
+    pub(crate) next: Option<NextSegment>,
+    pub(crate) counters: Counters,
+    lock: Mutex<Option<DirLock>>,
+}
+
+#[derive(Debug)]
+struct Order {
+    /// Term of the last vote enqueued.
+    vote_term: u64,
+}
+
+#[derive(Debug)]
+struct Threads {
+    inner: Arc<Inner>,
+    handles: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Threads {
+    fn stop(&self) {
+        // Refused if the store has stopped already.
+        let _ = self.inner.queue.push(Item::Stop);
+        let mut handles = self.handles.lock();
+        let own = thread::current().id();
+        for handle in handles.drain(..) {
+            // The last handle may go away inside a callback, which runs on the writer thread.
+            if handle.thread().id() != own && handle.join().is_err() {
+                tracing::error!("a thread of the store panicked");
+            }
+            if let Some(next) = &self.inner.next {
+                next.stop();
+            }
+        }
+        *self.inner.lock.lock() = None;
+    }
 }
 
 impl Log {
-    /// Opens or creates the log in `dir`, cuts a torn tail, refuses anything else that is damaged.
+    /// Opens or creates the log in `dir`, cuts a torn tail, and refuses to open what it cannot vouch for.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`], [`StoreError::OtherCluster`], [`StoreError::OtherNode`], [`StoreError::NewerFormat`],
+    /// [`StoreError::Damaged`], or what the operating system says.
     pub fn open(
         disk: Arc<dyn Disk>,
         dir: &Path,
         identity: LogIdentity,
         options: LogOptions,
-    ) -> Result<(Log, RecoveredLog), StoreError> {
-        Err(StoreError::Poisoned {
-            first: "not built yet".into(),
-        })
+    ) -> Result<(Self, RecoveredLog), StoreError> {
+        let recovered = recover(&disk, dir, Some(identity), &options, false)?;
+        Self::start(disk, dir, options, recovered)
     }
-    /// Appends consecutive frames behind the last one.
+
+    fn start(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        options: LogOptions,
+        recovered: Recovered,
+    ) -> Result<(Self, RecoveredLog), StoreError> {
+        let Recovered {
+            sealed,
+            open,
+            last,
+            chain,
+            ..
+        } = recovered;
+        let current = recovered
+            .files
+            .iter()
+            .next_back()
+            .map(|(n, file)| (*n, file.clone()));
+        let marks = recovered.marks.marks();
+        let mut state = LogState::new(sealed, open, last, chain);
+        state.committed = at_most(marks.committed, last);
+        state.purged = marks.purged;
+        state.vote = recovered.vote.vote();
+        let sealed_last = state.sealed.last().map(|sealed| sealed.last_log_id);
+        let report = RecoveredLog {
+            sealed: state.sealed.clone(),
+            first_unsealed: state.open.front().map_or_else(
+                || sealed_last.map_or(LogIndex(0), |last| last.index.next()),
+                |open| open.first,
+            ),
+            last,
+            cut_bytes: recovered.cut_bytes,
+            sealed_damage: recovered.sealed_damage,
+            warnings: recovered.warnings,
+        };
+        let vote_term = state.vote.map_or(0, |vote| vote.term);
+        let inner = Arc::new(Inner {
+            disk,
+            dir: dir.to_path_buf(),
+            log_dir: dir.join(LOG_DIR),
+            identity: recovered.identity,
+            next: options.preallocate.then(NextSegment::new),
+            options,
+            order: Mutex::new(Order { vote_term }),
+            state: Mutex::new(state),
+            flushed_changed: Condvar::new(),
+            queue: Queue::default(),
+            files: Mutex::new(recovered.files),
+            manifest: Mutex::new(recovered.manifest),
+            counters: Counters::default(),
+            lock: Mutex::new(Some(recovered.lock)),
+        });
+        let threads = Arc::new(Threads {
+            inner: inner.clone(),
+            handles: Mutex::default(),
+        });
+        let writer = Writer::new(inner.clone(), current, recovered.vote, recovered.marks);
+        threads.spawn("scribe-log", move || writer.run())?;
+        if inner.next.is_some() {
+            let inner = inner.clone();
+            threads.spawn("scribe-log-next", move || {
+                if let Some(next) = &inner.next {
+                    let length = inner.options.segment_bytes_max;
+                    let poison = |error: io::Error| {
+                        inner.poison(&format!("allocate next.seg: {error}"));
+                    };
+                    next.run(&*inner.disk, &inner.log_dir, length, poison);
+                }
+            })?;
+        }
+        Ok((Self { inner, threads }, report))
+    }
+
+    /// Appends frames behind the last one. They can be read when this returns; `done` hears when they are on disk.
+    ///
+    /// The log indexes must follow each other and the last one's; terms must not decrease.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidInput`] if a rule is broken (nothing was changed); otherwise the store has stopped.
+    /// `done` hears of the error, too.
     pub fn append(&self, frames: Vec<Frame>, done: Flushed) -> io::Result<()> {
-        unsupported()
+        let inner = &self.inner;
+        if let Err(error) = inner.queue.check() {
+            return refuse(done, error);
+        }
+        let private: Vec<u32> = frames
+            .iter()
+            .map(|frame| private_crc(&frame.private))
+            .collect();
+        let order = inner.order.lock();
+        let mut cursor = inner.state.lock().cursor();
+        if let Err(error) = check_order(cursor.last, &frames) {
+            drop(order);
+            return refuse(done, error);
+        }
+        // Encoded outside the lock readers take; only holders of `order` move the end of the log.
+        let cluster_id = inner.identity.cluster_id;
+        let placed: Vec<_> = frames
+            .into_iter()
+            .zip(private)
+            .map(|(frame, crc)| cursor.place(frame, crc, &inner.options, cluster_id))
+            .collect();
+        inner.state.lock().commit(&placed, &cursor);
+        let pushed = inner.queue.push(Item::Append(placed.into(), done));
+        drop(order);
+        pushed
     }
-    /// Drops everything behind `keep`.
+
+    /// Drops every frame behind `keep` (`None`: all of them), in order with appends. They cannot be read any more when
+    /// this returns; `done` hears when they cannot come back after a crash.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidInput`] if the log does not have `keep`, or frames behind it are sealed.
     pub fn truncate_after(&self, keep: Option<LogId>, done: Flushed) -> io::Result<()> {
-        unsupported()
+        let inner = &self.inner;
+        if let Err(error) = inner.queue.check() {
+            return refuse(done, error);
+        }
+        let order = inner.order.lock();
+        let cut = inner.state.lock().cut(keep);
+        let cut = match cut {
+            Ok(cut) => cut,
+            Err(error) => {
+                drop(order);
+                return refuse(done, error);
+            }
+        };
+        let pushed = inner.queue.push(Item::Cut(cut, done));
+        drop(order);
+        pushed
     }
-    /// Saves a vote.
+
+    /// Saves a vote, in order with appends: what was appended before it is on disk before the vote is.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidInput`] for a term before that of the last vote.
     pub fn save_vote(&self, vote: Vote, done: Flushed) -> io::Result<()> {
-        unsupported()
+        let inner = &self.inner;
+        if let Err(error) = inner.queue.check() {
+            return refuse(done, error);
+        }
+        let mut order = inner.order.lock();
+        if vote.term < order.vote_term {
+            let message = format!(
+                "vote has term {}, allowed {} or later",
+                vote.term, order.vote_term
+            );
+            drop(order);
+            return refuse(done, invalid(message));
+        }
+        order.vote_term = vote.term;
+        let pushed = inner.queue.push(Item::Vote(vote, done));
+        drop(order);
+        pushed
     }
-    /// Last vote.
+
+    /// The last vote that is on disk.
     pub fn vote(&self) -> Option<Vote> {
-        None
+        self.inner.state.lock().vote
     }
-    /// Advisory committed id.
-    pub fn save_committed(&self, id: Option<LogId>) {}
-    /// Advisory committed id.
-    pub fn committed(&self) -> Option<LogId> {
-        None
-    }
-    /// Moves the purge watermark.
-    pub fn purge(&self, id: LogId) -> io::Result<()> {
-        unsupported()
-    }
-    /// Purge watermark.
-    pub fn purged(&self) -> Option<LogId> {
-        None
-    }
-    /// Last frame.
-    pub fn last(&self) -> Option<LogId> {
-        None
-    }
-    /// Last durable frame.
-    pub fn flushed(&self) -> Option<LogId> {
-        None
-    }
-    /// Frames of a range of log indexes.
-    pub fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<Frame>> {
-        unsupported()
-    }
-    /// Where a frame lies.
-    pub fn position(&self, index: LogIndex) -> Option<FramePosition> {
-        None
-    }
-    /// The frame at a position.
-    pub fn frame_at(&self, position: FramePosition) -> io::Result<Frame> {
-        unsupported()
-    }
-    /// Bytes of a segment file.
-    pub fn read_raw(&self, segment: u32, offset: u32, length: u32) -> io::Result<Bytes> {
-        unsupported()
-    }
-    /// Where the next frame would go.
-    pub fn tail(&self) -> LogTail {
-        LogTail {
-            segment: 0,
-            offset: 0,
-            last: None,
+
+    /// Remembers how far the log is committed. Advisory: written with the next group, not synced, and never beyond
+    /// what is on disk.
+    pub fn save_committed(&self, id: Option<LogId>) {
+        let mut state = self.inner.state.lock();
+        let id = at_most(id, state.flushed);
+        if id.map(|id| id.index) > state.committed.map(|id| id.index) {
+            state.committed = id;
         }
     }
-    /// Sealed segments.
+
+    /// How far the log is known to be committed; after a restart this may be less than before.
+    pub fn committed(&self) -> Option<LogId> {
+        self.inner.state.lock().committed
+    }
+
+    /// Moves the purge watermark. No file is touched, and the frames can still be read.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidInput`] beyond the last sealed frame.
+    pub fn purge(&self, id: LogId) -> io::Result<()> {
+        let inner = &self.inner;
+        {
+            let mut state = inner.state.lock();
+            let sealed_last = state.sealed.last().map(|sealed| sealed.last_log_id);
+            if Some(id.index) > sealed_last.map(|last| last.index) {
+                return Err(invalid(format!(
+                    "purge is asked up to {id}, allowed up to {}, the last sealed",
+                    show(sealed_last)
+                )));
+            }
+            if Some(id.index) <= state.purged.map(|purged| purged.index) {
+                return Ok(());
+            }
+            state.purged = Some(id);
+        }
+        inner.queue.push(Item::Marks)
+    }
+
+    /// The purge watermark.
+    pub fn purged(&self) -> Option<LogId> {
+        self.inner.state.lock().purged
+    }
+
+    /// The last frame, on disk or not yet.
+    pub fn last(&self) -> Option<LogId> {
+        self.inner.state.lock().last
+    }
+
+    /// The last frame that is on disk.
+    pub fn flushed(&self) -> Option<LogId> {
+        self.inner.state.lock().flushed
+    }
+
+    /// Whose data this is.
+    pub fn identity(&self) -> LogIdentity {
+        self.inner.identity
+    }
+
+    /// Frames of a range of log indexes, from memory where possible.
+    ///
+    /// Ends early at a gap, at the end of the log, or before a frame that would make it more than `bytes_max` bytes;
+    /// the first frame is returned whatever its length.
+    pub fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<Frame>> {
+        self.inner.read(range, bytes_max, true)
+    }
+
+    /// As [`Log::read`], but everything comes from the disk; ends before the first frame that is not there yet.
+    pub fn read_from_disk(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<Frame>> {
+        self.inner.read(range, bytes_max, false)
+    }
+
+    /// Where a frame lies; `None` if the log does not have it. In a sealed segment this reads headers from disk.
+    pub fn position(&self, index: LogIndex) -> Option<FramePosition> {
+        if let Some(position) = self.inner.state.lock().position(index) {
+            return Some(position);
+        }
+        self.inner.sealed_position(index).ok().flatten()
+    }
+
+    /// The frame at a position that [`Log::position`] gave, all CRCs checked.
+    pub fn frame_at(&self, position: FramePosition) -> io::Result<Frame> {
+        let inner = &self.inner;
+        {
+            let state = inner.state.lock();
+            let cached = state
+                .open_segment(position.segment)
+                .and_then(|open| open.index_at(position.offset))
+                .and_then(|index| state.cache.get(index));
+            if let Some(cached) = cached {
+                return Ok(cached.frame.clone());
+            }
+        }
+        if position.length as usize > FRAME_LENGTH_MAX {
+            return Err(invalid(format!(
+                "frame at {position:?} is longer than a frame may be, {FRAME_LENGTH_MAX} bytes"
+            )));
+        }
+        let file = inner.segment_file(position.segment)?;
+        let mut bytes = vec![0; position.length as usize];
+        file.read_exact_at(&mut bytes, u64::from(position.offset))?;
+        let parsed = frame::parse(&bytes.into())
+            .map_err(|error| corrupt(format!("frame at {position:?}: {error}")))?;
+        Ok(parsed.frame)
+    }
+
+    /// The frame at a position, if it is in memory.
+    pub fn cached(&self, position: FramePosition) -> Option<Frame> {
+        let state = self.inner.state.lock();
+        let open = state.open_segment(position.segment)?;
+        let cached = state.cache.get(open.index_at(position.offset)?)?;
+        Some(cached.frame.clone())
+    }
+
+    /// Bytes of a segment file, unchecked; from memory as far as they are not on disk yet.
+    pub fn read_raw(&self, segment: u32, offset: u32, length: u32) -> io::Result<Bytes> {
+        let inner = &self.inner;
+        let end = u64::from(offset) + u64::from(length);
+        let mut out = Vec::new();
+        {
+            let state = inner.state.lock();
+            let mut at = offset;
+            while u64::from(at) < end
+                && let Some(open) = state.open_segment(segment)
+                && let Some(index) = open.index_at(at)
+                && let (Some(meta), Some(cached)) = (open.meta(index), state.cache.get(index))
+            {
+                let step = (end.min(u64::from(meta.end())) - u64::from(at)) as usize;
+                if cached
+                    .slice((at - meta.offset) as usize, step, &mut out)
+                    .is_none()
+                {
+                    break;
+                }
+                at += step as u32;
+            }
+        }
+        let cached = out.len();
+        if cached == length as usize {
+            return Ok(out.into());
+        }
+        let file = inner.segment_file(segment)?;
+        // Compared before anything is set aside: the length may come from a damaged index.
+        let found = file.len()?;
+        if end > found {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                format!("segment {segment} has {found} bytes, asked for {offset} to {end}"),
+            ));
+        }
+        out.resize(length as usize, 0);
+        file.read_exact_at(&mut out[cached..], u64::from(offset) + cached as u64)?;
+        Ok(out.into())
+    }
+
+    /// The file of a segment, for reading it as it is on disk.
+    pub fn segment_file(&self, segment: u32) -> io::Result<Arc<dyn DiskFile>> {
+        self.inner.segment_file(segment)
+    }
+
+    /// Where the next frame would go if it fits.
+    pub fn tail(&self) -> LogTail {
+        let state = self.inner.state.lock();
+        let open = state.open.back();
+        let sealed = state.sealed.last();
+        LogTail {
+            segment: open
+                .map(|o| o.number)
+                .or(sealed.map(|s| s.number))
+                .unwrap_or(0),
+            offset: open.map_or_else(|| sealed.map_or(0, |s| s.body_length as u32), |o| o.end()),
+            last: state.last,
+        }
+    }
+
+    /// The sealed segments, oldest first.
     pub fn sealed(&self) -> Arc<Vec<SealedSegment>> {
-        Arc::default()
+        self.inner.state.lock().sealed.clone()
     }
-    /// Seals a segment.
+
+    /// Writes and syncs the footer of the oldest unsealed segment. Blocks: for the sealer's own thread.
+    ///
+    /// To be called when the **first frame of the segment behind it is committed**, not earlier: until then that frame
+    /// may be replaced by a shorter one that still fits into this segment. The segment counts as sealed after
+    /// [`Log::manifest_append`] of its [`ManifestRecord::Sealed`]; until then this may be repeated, with the same
+    /// result. Every frame is read back from disk and checked on the way.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidInput`] if it is not the next segment to seal, is not full, or `footer` is not the state
+    /// around it. Any other error has stopped the store.
     pub fn seal_segment(&self, segment: u32, footer: FooterState) -> io::Result<SealedSegment> {
-        unsupported()
+        self.inner.seal_segment(segment, footer)
     }
-    /// Appends to the MANIFEST and syncs it.
+
+    /// Appends a record to the MANIFEST and syncs it. Blocks: for the sealer's own thread.
     pub fn manifest_append(&self, record: ManifestRecord) -> io::Result<()> {
-        unsupported()
+        let inner = &self.inner;
+        inner.queue.check()?;
+        let mut manifest = inner.manifest.lock();
+        if let ManifestRecord::Sealed(sealed) = &record {
+            let state = inner.state.lock();
+            let next = state
+                .open
+                .front()
+                .filter(|_| state.open.len() > 1)
+                .map(|open| open.number);
+            if next != Some(sealed.number) {
+                return Err(invalid(format!(
+                    "segment {} is recorded as sealed, allowed {next:?}",
+                    sealed.number
+                )));
+            }
+        }
+        if let Err(error) = manifest.append(&record) {
+            return Err(poisoned(&inner.poison(&error.to_string())));
+        }
+        if let ManifestRecord::Sealed(sealed) = record {
+            let mut state = inner.state.lock();
+            Arc::make_mut(&mut state.sealed).push(*sealed);
+            state.open.pop_front();
+        }
+        Ok(())
     }
-    /// Free bytes of the disk.
+
+    /// Bytes the disk has left; 0 if it does not say.
     pub fn free_bytes(&self) -> u64 {
-        0
+        self.inner.disk.free_bytes(&self.inner.dir).unwrap_or(0)
     }
-    /// First error, if the store is poisoned.
+
+    /// The first error, if the store has stopped.
     pub fn poisoned(&self) -> Option<String> {
-        None
+        self.inner.queue.poison()
     }
-    /// Stops the threads.
-    pub fn shutdown(&self) {}
-    /// Counters.
+
+    /// Stops the store because of an error outside the log (tree files, index): every later call fails with it.
+    pub fn poison(&self, error: &str) {
+        self.inner.poison(error);
+    }
+
+    /// Writes what waits, stops the threads and lets go of the directory. Later calls fail.
+    pub fn shutdown(&self) {
+        self.threads.stop();
+    }
+
+    /// Counters since the log was opened.
     pub fn stats(&self) -> LogStats {
-        LogStats::default()
+        self.inner.counters.read()
     }
+}
+
+impl Threads {
+    fn spawn(&self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), StoreError> {
+        let handle = thread::Builder::new().name(name.into()).spawn(run);
+        let handle = handle.context("start a thread for", &self.inner.log_dir)?;
+        self.handles.lock().push(handle);
+        Ok(())
+    }
+}
+
+impl Inner {
+    /// The open file of a segment, opened for reading if it is not. Unsealed ones are always open.
+    pub(crate) fn file(&self, number: u32, first: LogIndex) -> io::Result<Arc<dyn DiskFile>> {
+        if let Some(file) = self.files.lock().get(&number) {
+            return Ok(file.clone());
+        }
+        let file = self
+            .disk
+            .open(&file_path(&self.log_dir, first), Open::READ)?;
+        let unsealed = self
+            .state
+            .lock()
+            .open
+            .front()
+            .map_or(u32::MAX, |open| open.number);
+        let mut files = self.files.lock();
+        if files.len() >= FILES_OPEN_MAX
+            && let Some(oldest) = files
+                .keys()
+                .next()
+                .copied()
+                .filter(|oldest| *oldest < unsealed)
+        {
+            files.remove(&oldest);
+        }
+        Ok(files.entry(number).or_insert(file).clone())
+    }
+
+    fn segment_file(&self, number: u32) -> io::Result<Arc<dyn DiskFile>> {
+        let first = {
+            let state = self.state.lock();
+            let open = state.open_segment(number).map(|open| open.first);
+            open.or_else(|| {
+                state
+                    .sealed_segment(number)
+                    .map(|sealed| sealed.first_log_index)
+            })
+        };
+        let Some(first) = first else {
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                format!("there is no segment {number}"),
+            ));
+        };
+        self.file(number, first)
+    }
+
+    /// Reads headers from the closest sparse entry on.
+    fn sealed_position(&self, index: LogIndex) -> io::Result<Option<FramePosition>> {
+        let Some(run) = self.run_of(index) else {
+            return Ok(None);
+        };
+        let file = self.file(run.number, run.first)?;
+        let mut scanner = Scanner::with_read_length(&*file, run.end, run.read_length);
+        let mut offset = run.offset;
+        while offset < run.end {
+            let header = scanner.header(offset)?.map_err(|error| {
+                corrupt(format!("segment {} at byte {offset}: {error}", run.number))
+            })?;
+            let length = header.total_length();
+            if header.log_id.index == index {
+                let (offset, length) = (offset as u32, length as u32);
+                return Ok(Some(FramePosition {
+                    segment: run.number,
+                    offset,
+                    length,
+                }));
+            }
+            offset += length as u64;
+        }
+        Ok(None)
+    }
+
+    /// From where a frame can be read from disk; `None` if it is not there.
+    fn run_of(&self, index: LogIndex) -> Option<Run> {
+        let state = self.state.lock();
+        if let Some(sealed) = state.sealed_segment_of(index) {
+            let behind = sealed
+                .sparse
+                .partition_point(|entry| entry.log_index <= index);
+            let entry = behind.checked_sub(1).and_then(|at| sealed.sparse.get(at));
+            let start = super::segment::SEGMENT_HEADER_LENGTH as u32;
+            return Some(Run {
+                number: sealed.number,
+                first: sealed.first_log_index,
+                offset: u64::from(entry.map_or(start, |entry| entry.offset)),
+                end: sealed.body_length,
+                read_length: super::segment::SPARSE_BYTES as usize,
+            });
+        }
+        if state.flushed.is_none_or(|flushed| flushed.index < index) {
+            return None;
+        }
+        let open = state.open_segment_of(index)?;
+        let flushed = state
+            .flushed
+            .filter(|flushed| flushed.index <= open.last_index());
+        let end = flushed
+            .and_then(|flushed| open.meta(flushed.index))
+            .map(|meta| meta.end());
+        let meta = open.meta(index)?;
+        Some(Run {
+            number: open.number,
+            first: open.first,
+            offset: u64::from(meta.offset),
+            end: u64::from(end.unwrap_or_else(|| open.end())),
+            read_length: usize::MAX,
+        })
+    }
+
+    fn read(&self, range: Range<u64>, bytes_max: usize, cache: bool) -> io::Result<Vec<Frame>> {
+        let mut outcome = Ok(Vec::new());
+        for _ in 0..READ_ATTEMPTS {
+            let cuts = self.state.lock().cuts();
+            outcome = self.read_once(range.clone(), bytes_max, cache);
+            // Frames cut and replaced while they were read may look damaged, or be of two histories.
+            if self.state.lock().cuts() == cuts {
+                break;
+            }
+        }
+        outcome
+    }
+
+    fn read_once(
+        &self,
+        range: Range<u64>,
+        bytes_max: usize,
+        cache: bool,
+    ) -> io::Result<Vec<Frame>> {
+        let mut out = Batch {
+            frames: Vec::new(),
+            bytes: 0,
+            bytes_max,
+        };
+        let mut index = range.start;
+        while index < range.end {
+            if cache {
+                let state = self.state.lock();
+                while index < range.end
+                    && let Some(cached) = state.cache.get(LogIndex(index))
+                {
+                    if !out.push(cached.frame.clone()) {
+                        return Ok(out.frames);
+                    }
+                    index += 1;
+                }
+            }
+            if index >= range.end {
+                break;
+            }
+            let Some(run) = self.run_of(LogIndex(index)) else {
+                break;
+            };
+            let file = self.file(run.number, run.first)?;
+            let wanted = (bytes_max - out.bytes.min(bytes_max)).min(run.read_length);
+            let mut scanner = Scanner::with_read_length(&*file, run.end, wanted);
+            let mut offset = run.offset;
+            let from = index;
+            while index < range.end && offset < run.end {
+                let damage =
+                    |error| corrupt(format!("segment {} at byte {offset}: {error}", run.number));
+                let header = scanner.header(offset)?.map_err(damage)?;
+                if header.log_id.index.0 >= index {
+                    if header.log_id.index.0 != index {
+                        return Err(corrupt(format!(
+                            "segment {} at byte {offset}: log index is {}, allowed {index}",
+                            run.number, header.log_id.index
+                        )));
+                    }
+                    let parsed = scanner.frame(offset)?.map_err(damage)?;
+                    if !out.push(parsed.frame) {
+                        return Ok(out.frames);
+                    }
+                    index += 1;
+                    if cache && self.state.lock().cache.get(LogIndex(index)).is_some() {
+                        break;
+                    }
+                }
+                offset += header.total_length() as u64;
+            }
+            if index == from {
+                return Err(corrupt(format!(
+                    "segment {} has no frame {index}",
+                    run.number
+                )));
+            }
+        }
+        Ok(out.frames)
+    }
+}
+
+struct Run {
+    number: u32,
+    first: LogIndex,
+    offset: u64,
+    end: u64,
+    read_length: usize,
+}
+
+struct Batch {
+    frames: Vec<Frame>,
+    bytes: usize,
+    bytes_max: usize,
+}
+
+impl Batch {
+    /// Takes a frame in unless it would be too much.
+    fn push(&mut self, frame: Frame) -> bool {
+        let length = frame.length();
+        if !self.frames.is_empty() && self.bytes + length > self.bytes_max {
+            return false;
+        }
+        self.bytes += length;
+        self.frames.push(frame);
+        true
+    }
+}
+
+fn refuse(done: Flushed, error: io::Error) -> io::Result<()> {
+    done.complete(Err(io::Error::new(error.kind(), error.to_string())));
+    Err(error)
+}
+
+fn corrupt(message: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, message)
+}
+
+fn check_order(mut last: Option<LogId>, frames: &[Frame]) -> io::Result<()> {
+    for frame in frames {
+        frame
+            .check()
+            .map_err(|error| invalid(format!("frame {}: {error}", frame.log_id)))?;
+        if let Some(last) = last
+            && (frame.log_id.index != last.index.next() || frame.log_id.term < last.term)
+        {
+            return Err(invalid(format!(
+                "frame {} is appended behind {last}",
+                frame.log_id
+            )));
+        }
+        last = Some(frame.log_id);
+    }
+    Ok(())
 }

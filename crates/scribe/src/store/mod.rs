@@ -19,15 +19,19 @@ pub mod index;
 pub mod lock;
 pub mod log;
 pub mod manifest;
+mod next_segment;
 pub mod open_segment;
 mod read;
 pub mod real_disk;
 mod rebuild;
 pub mod recovery;
+mod scan;
 pub mod scrub;
 mod seal;
+mod sealing;
 pub mod segment;
 pub mod sim_disk;
+mod state;
 pub mod tree;
 pub mod view;
 pub mod vote;
@@ -395,6 +399,7 @@ impl Inner {
 
     /// Remembers the first error: from here on nothing is applied or sealed.
     fn fail(&self, error: &dyn std::fmt::Display) {
+        self.log.poison(&error.to_string());
         let mut failure = self.failure.lock();
         if failure.is_none() {
             *failure = Some(error.to_string());

@@ -740,9 +740,3 @@ fn damaged_at(position: FramePosition, reason: &dyn std::fmt::Display) -> io::Er
         position.segment, position.offset
     ))
 }
-
-impl super::log::Log {
-    pub(crate) fn cached(&self, _position: FramePosition) -> Option<Frame> {
-        None
-    }
-}

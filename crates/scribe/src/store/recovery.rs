@@ -1,1 +1,668 @@
-//! Follows.
+//! Opens the log: finds what is sealed, reads the rest, cuts a torn tail, and refuses anything it cannot vouch for.
+//!
+//! No frame is changed before it is decided that the log is good; what was read is synced first, because a killed
+//! process leaves bytes that so far are only in the page cache.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::disk::{Disk, DiskFile, Open, read_full_at};
+use super::error::{IoContext, StoreError};
+use super::frame::{LogId, LogIndex};
+use super::lock::DirLock;
+use super::log::{LogIdentity, LogOptions, SealedDamage};
+use super::manifest::{ManifestFile, ManifestRecord, Replay};
+use super::scan::{End, Expected, Scanner, judge_end};
+use super::segment::{
+    NEXT_NAME, SEGMENT_FORMAT, SEGMENT_HEADER_LENGTH, SealedSegment, SegmentError, SegmentHeader,
+    TRAILER_LENGTH, file_path, parse_file_name, parse_trailer,
+};
+use super::state::{FrameMeta, OpenSegment, show};
+use super::vote::VoteFile;
+use super::watermarks::WatermarksFile;
+
+/// Directory of the segments, within the data directory.
+pub const LOG_DIR: &str = "log";
+
+/// What a repair cut off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepairReport {
+    /// Last frame of the log now.
+    pub last: Option<LogId>,
+    /// Where the first bad frame was, and why it was bad; `None` if there was none.
+    pub damage: Option<String>,
+    /// Bytes cut from the segment with the bad frame.
+    pub cut_bytes: u64,
+    /// Segment files removed because they lay behind it.
+    pub removed: Vec<PathBuf>,
+}
+
+/// Cuts the log at the first bad frame of the unsealed segments, **acknowledged or not**, and drops everything behind.
+///
+/// For a node without peers only: with peers, what is cut here may be elected back by others or contradict a vote.
+/// Sealed segments are never touched. The directory must not be open.
+pub fn repair_accept_loss(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    options: &LogOptions,
+) -> Result<RepairReport, StoreError> {
+    let recovered = recover(disk, dir, None, options, true)?;
+    Ok(RepairReport {
+        last: recovered.last,
+        damage: recovered.accepted_damage,
+        cut_bytes: recovered.cut_bytes,
+        removed: recovered.removed,
+    })
+}
+
+/// Everything opening found.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    pub(crate) lock: DirLock,
+    pub(crate) identity: LogIdentity,
+    pub(crate) vote: VoteFile,
+    pub(crate) marks: WatermarksFile,
+    pub(crate) manifest: ManifestFile,
+    pub(crate) sealed: Vec<SealedSegment>,
+    pub(crate) open: VecDeque<OpenSegment>,
+    pub(crate) files: BTreeMap<u32, Arc<dyn DiskFile>>,
+    pub(crate) last: Option<LogId>,
+    pub(crate) chain: u32,
+    pub(crate) cut_bytes: u64,
+    pub(crate) removed: Vec<PathBuf>,
+    pub(crate) accepted_damage: Option<String>,
+    pub(crate) sealed_damage: Vec<SealedDamage>,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Opens the directory. Without `identity` it must hold one already.
+pub(crate) fn recover(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    identity: Option<LogIdentity>,
+    options: &LogOptions,
+    accept_loss: bool,
+) -> Result<Recovered, StoreError> {
+    let disk: &dyn Disk = &**disk;
+    let log_dir = dir.join(LOG_DIR);
+    if identity.is_some() {
+        create_dirs(disk, dir, &log_dir)?;
+    }
+    let lock = DirLock::take(disk, dir)?;
+    let names = disk.list(&log_dir).context("list", &log_dir)?;
+    let mut segments: Vec<LogIndex> = names
+        .iter()
+        .filter_map(|name| parse_file_name(name))
+        .collect();
+    segments.sort_unstable();
+
+    let vote = open_vote(disk, dir, identity, !segments.is_empty())?;
+    let identity = vote.identity();
+    let mut marks = WatermarksFile::open(disk, dir)?;
+    if names.iter().any(|name| name == NEXT_NAME) {
+        // It never held a frame: it gets its final name before the first one is written.
+        let path = log_dir.join(NEXT_NAME);
+        disk.remove(&path).context("remove", &path)?;
+    }
+    disk.sync_dir(&log_dir).context("sync", &log_dir)?;
+
+    let mut warnings = Vec::new();
+    let mut sealed_damage = Vec::new();
+    let (manifest, sealed) = open_manifest(
+        disk,
+        dir,
+        identity.cluster_id,
+        &segments,
+        &mut sealed_damage,
+        &mut warnings,
+    )?;
+    let first_unsealed = sealed.last().map(|last| last.last_log_id.index.next());
+    segments.retain(|first| first_unsealed.is_none_or(|unsealed| *first >= unsealed));
+
+    let mut scan = Scan {
+        disk,
+        log_dir: &log_dir,
+        options,
+        cluster_id: identity.cluster_id,
+        expected: None,
+        next_number: sealed.last().map_or(0, |last| last.number + 1),
+        last: sealed.last().map(|last| last.last_log_id),
+        open: VecDeque::new(),
+        files: BTreeMap::new(),
+        stop: None,
+    };
+    if let Some(last) = sealed.last() {
+        scan.expected = Some(Expected::after(last.last_log_id, last.last_chain));
+    }
+    scan.run(&segments)?;
+
+    // The last frame that was ever known to be durable. The file may say too little, never too much.
+    let known = marks.marks().known();
+    let short = known.map(|id| id.index) > scan.last.map(|id| id.index);
+    let mut accepted_damage = None;
+    if let Some(stop) = &scan.stop {
+        let problem = match &stop.end {
+            End::Damaged(reason) => Some(reason.clone()),
+            End::Torn if short => Some(format!(
+                "{}, and the log was known to be on disk up to {}",
+                stop.problem,
+                show(known)
+            )),
+            _ => None,
+        };
+        if let Some(problem) = problem {
+            let error = StoreError::damaged(&stop.path, stop.offset, problem);
+            if !accept_loss {
+                return Err(error);
+            }
+            accepted_damage = Some(error.to_string());
+        }
+    }
+    if short && accepted_damage.is_none() {
+        let (path, offset) = match scan.open.back() {
+            Some(open) => (file_path(&log_dir, open.first), u64::from(open.end())),
+            None => (log_dir.clone(), 0),
+        };
+        let reason = format!(
+            "the log ends at {}, it was known to be on disk up to {}",
+            show(scan.last),
+            show(known)
+        );
+        let error = StoreError::damaged(&path, offset, reason);
+        if !accept_loss {
+            return Err(error);
+        }
+        accepted_damage = Some(error.to_string());
+    }
+
+    // Decided. From here on the directory is changed.
+    if short {
+        // Before the cut: a crash behind it must not find watermarks beyond the end of the log.
+        let mut lowered = marks.marks();
+        lowered.flushed = scan.last;
+        lowered.committed = super::state::at_most(lowered.committed, scan.last);
+        lowered.purged = super::state::at_most(lowered.purged, scan.last);
+        marks.write(lowered)?;
+        marks.sync()?;
+    }
+    let (cut_bytes, removed) = scan.cut()?;
+    for file in scan.files.values() {
+        file.sync_all().context("sync", &log_dir)?;
+    }
+    let chain = scan.expected.map_or(0, |expected| expected.chain);
+    Ok(Recovered {
+        lock,
+        identity,
+        vote,
+        marks,
+        manifest,
+        sealed,
+        last: scan.last,
+        chain,
+        open: scan.open,
+        files: scan.files,
+        cut_bytes,
+        removed,
+        accepted_damage,
+        sealed_damage,
+        warnings,
+    })
+}
+
+fn create_dirs(disk: &dyn Disk, dir: &Path, log_dir: &Path) -> Result<(), StoreError> {
+    if disk.exists(log_dir).context("look for", log_dir)? {
+        return Ok(());
+    }
+    disk.create_dir_all(log_dir).context("create", log_dir)?;
+    for made in [dir, log_dir] {
+        let parent = made
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
+        let parent = parent.unwrap_or(Path::new("."));
+        disk.sync_dir(parent).context("sync", parent)?;
+    }
+    Ok(())
+}
+
+fn open_vote(
+    disk: &dyn Disk,
+    dir: &Path,
+    identity: Option<LogIdentity>,
+    has_segments: bool,
+) -> Result<VoteFile, StoreError> {
+    let Some(vote) = VoteFile::open(disk, dir)? else {
+        // The vote file is durable before the first segment is made, so its absence beside one is a loss.
+        let path = dir.join(super::vote::VOTE_NAME);
+        return match identity {
+            Some(identity) if !has_segments => VoteFile::create(disk, dir, identity),
+            _ => Err(StoreError::damaged(
+                &path,
+                0,
+                "there is no vote file, but there is a log",
+            )),
+        };
+    };
+    let found = vote.identity();
+    if let Some(expected) = identity {
+        if found.cluster_id != expected.cluster_id {
+            return Err(StoreError::OtherCluster {
+                path: dir.to_path_buf(),
+                found: hex(&found.cluster_id),
+                expected: hex(&expected.cluster_id),
+            });
+        }
+        if found.node_id != expected.node_id {
+            return Err(StoreError::OtherNode {
+                path: dir.to_path_buf(),
+                found: found.node_id,
+                expected: expected.node_id,
+            });
+        }
+    }
+    Ok(vote)
+}
+
+/// The sealed segments: from the MANIFEST, or from the footers if it is missing or damaged.
+fn open_manifest(
+    disk: &dyn Disk,
+    dir: &Path,
+    cluster_id: [u8; 16],
+    segments: &[LogIndex],
+    damage: &mut Vec<SealedDamage>,
+    warnings: &mut Vec<String>,
+) -> Result<(ManifestFile, Vec<SealedSegment>), StoreError> {
+    let log_dir = dir.join(LOG_DIR);
+    let (file, replay) = ManifestFile::replay(disk, dir, cluster_id)?;
+    let damaged = match replay {
+        Replay::Good { records, cut_bytes } => {
+            if cut_bytes > 0 {
+                warnings.push(format!(
+                    "MANIFEST: a torn last record of {cut_bytes} bytes was cut"
+                ));
+            }
+            if let Some(file) = file {
+                let sealed = replay_sealed(disk, dir, records, damage)?;
+                return Ok((file, sealed));
+            }
+            false
+        }
+        Replay::Missing => false,
+        Replay::Damaged { offset } => {
+            warnings.push(format!(
+                "MANIFEST: damaged at byte {offset}, rebuilt from the footers"
+            ));
+            true
+        }
+    };
+    // A sealed segment is never the last one: the segment behind it was durable before its footer was written.
+    let mut sealed: Vec<SealedSegment> = Vec::new();
+    for first in segments.iter().take(segments.len().saturating_sub(1)) {
+        let path = file_path(&log_dir, *first);
+        let Ok(found) = read_footer(disk, &path)? else {
+            break;
+        };
+        let expected = sealed.last().map(|last| last.last_log_id.index.next());
+        let follows = expected.unwrap_or(*first) == found.first_log_index
+            && found.number as usize == sealed.len();
+        if found.cluster_id != cluster_id || found.first_log_index != *first || !follows {
+            break;
+        }
+        sealed.push(found);
+    }
+    let records: Vec<ManifestRecord> = sealed
+        .iter()
+        .cloned()
+        .map(|s| ManifestRecord::Sealed(Box::new(s)))
+        .collect();
+    let file = ManifestFile::create(disk, dir, cluster_id, &records, damaged)?;
+    Ok((file, sealed))
+}
+
+fn replay_sealed(
+    disk: &dyn Disk,
+    dir: &Path,
+    records: Vec<ManifestRecord>,
+    damage: &mut Vec<SealedDamage>,
+) -> Result<Vec<SealedSegment>, StoreError> {
+    let log_dir = dir.join(LOG_DIR);
+    let mut sealed: Vec<SealedSegment> = Vec::new();
+    let mut evicted = std::collections::BTreeSet::new();
+    for record in records {
+        match record {
+            ManifestRecord::Sealed(found) => {
+                let next = sealed
+                    .last()
+                    .map(|last| (last.number + 1, last.last_log_id.index.next()));
+                if next.is_some_and(|next| next != (found.number, found.first_log_index)) {
+                    let path = dir.join(super::manifest::MANIFEST_NAME);
+                    let reason = format!("segment {} does not follow the one before", found.number);
+                    return Err(StoreError::damaged(&path, 0, reason));
+                }
+                sealed.push(*found);
+            }
+            ManifestRecord::Evicted { segment, .. } => {
+                evicted.insert(segment);
+            }
+            ManifestRecord::Restored { segment, .. } => {
+                evicted.remove(&segment);
+            }
+            ManifestRecord::Archived { .. } => {}
+        }
+    }
+    for known in sealed
+        .iter_mut()
+        .filter(|sealed| !evicted.contains(&sealed.number))
+    {
+        let path = file_path(&log_dir, known.first_log_index);
+        // The MANIFEST vouches for the segment, so a bad file is no reason not to start: it is fetched again by hash.
+        let reason = match read_footer(disk, &path)? {
+            Ok(found) => {
+                let same = SealedSegment {
+                    sparse: known.sparse.clone(),
+                    ..found.clone()
+                } == *known;
+                if same {
+                    known.sparse = found.sparse;
+                    continue;
+                }
+                "the footer is not the one in the MANIFEST".to_owned()
+            }
+            Err(reason) => reason,
+        };
+        damage.push(SealedDamage {
+            segment: known.number,
+            reason,
+        });
+    }
+    Ok(sealed)
+}
+
+/// The footer at the end of a segment file; the inner error says why it cannot be read.
+fn read_footer(disk: &dyn Disk, path: &Path) -> Result<Result<SealedSegment, String>, StoreError> {
+    if !disk.exists(path).context("look for", path)? {
+        return Ok(Err("the file is missing".into()));
+    }
+    let file = disk.open(path, Open::READ).context("open", path)?;
+    let length = file.len().context("read", path)?;
+    let mut trailer = [0; TRAILER_LENGTH];
+    let Some(trailer_at) = length.checked_sub(TRAILER_LENGTH as u64) else {
+        return Ok(Err(format!("the file has {length} bytes")));
+    };
+    file.read_exact_at(&mut trailer, trailer_at)
+        .context("read", path)?;
+    let footer_length = match parse_trailer(&trailer) {
+        Ok(footer_length) => footer_length,
+        Err(error) => return newer_or(path, error),
+    };
+    let Some(start) = length.checked_sub(footer_length as u64) else {
+        return Ok(Err(format!(
+            "the footer declares {footer_length} bytes, the file has {length}"
+        )));
+    };
+    let mut footer = vec![0; footer_length];
+    file.read_exact_at(&mut footer, start)
+        .context("read", path)?;
+    match SealedSegment::parse_footer(&footer) {
+        Ok(sealed) if sealed.file_length == length => Ok(Ok(sealed)),
+        Ok(sealed) => Ok(Err(format!(
+            "the file has {length} bytes, its footer says {}",
+            sealed.file_length
+        ))),
+        Err(error) => newer_or(path, error),
+    }
+}
+
+fn newer_or<T>(path: &Path, error: SegmentError) -> Result<Result<T, String>, StoreError> {
+    match error {
+        SegmentError::Newer { found } => Err(StoreError::NewerFormat {
+            path: path.to_path_buf(),
+            found,
+            supported: SEGMENT_FORMAT,
+        }),
+        other => Ok(Err(other.to_string())),
+    }
+}
+
+/// Where the frames stop before the end of the last file.
+struct Stop {
+    path: PathBuf,
+    offset: u64,
+    problem: String,
+    end: End,
+    /// Segments from this one on (by first log index) have no good frame.
+    remove_from: Option<LogIndex>,
+    all: Vec<LogIndex>,
+}
+
+struct Scan<'a> {
+    disk: &'a dyn Disk,
+    log_dir: &'a Path,
+    options: &'a LogOptions,
+    cluster_id: [u8; 16],
+    expected: Option<Expected>,
+    next_number: u32,
+    last: Option<LogId>,
+    open: VecDeque<OpenSegment>,
+    files: BTreeMap<u32, Arc<dyn DiskFile>>,
+    stop: Option<Stop>,
+}
+
+impl Scan<'_> {
+    fn run(&mut self, segments: &[LogIndex]) -> Result<(), StoreError> {
+        for (i, first) in segments.iter().enumerate() {
+            let next = segments.get(i + 1).copied();
+            self.scan_segment(*first, next)?;
+            if let Some(stop) = &mut self.stop {
+                stop.all = segments.to_vec();
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn stop(
+        &mut self,
+        path: &Path,
+        offset: u64,
+        problem: String,
+        end: End,
+        remove: Option<LogIndex>,
+    ) {
+        self.stop = Some(Stop {
+            path: path.to_path_buf(),
+            offset,
+            problem,
+            end,
+            remove_from: remove,
+            all: Vec::new(),
+        });
+    }
+
+    fn scan_segment(&mut self, first: LogIndex, next: Option<LogIndex>) -> Result<(), StoreError> {
+        let path = file_path(self.log_dir, first);
+        let file = self
+            .disk
+            .open(&path, Open::READ_WRITE)
+            .context("open", &path)?;
+        // After a failed sync the cache holds bytes the device does not: what can be dropped is read from the device.
+        file.sync_data().context("sync", &path)?;
+        file.drop_cache();
+        let length = file.len().context("read", &path)?;
+        let mut scanner = Scanner::new(&*file, length.min(u64::from(u32::MAX)));
+        let mut start = vec![0; SEGMENT_HEADER_LENGTH];
+        let read = read_full_at(&*file, &mut start, 0).context("read", &path)?;
+        start.truncate(read);
+        let expected = self.expected.unwrap_or(Expected {
+            index: first,
+            term: 0,
+            chain: 0,
+        });
+        let header = match SegmentHeader::parse(&start) {
+            Ok(header) => header,
+            Err(SegmentError::Newer { found }) => {
+                return Err(StoreError::NewerFormat {
+                    path,
+                    found,
+                    supported: SEGMENT_FORMAT,
+                });
+            }
+            Err(SegmentError::Blank) if next.is_none() && first == expected.index => {
+                // The file got its name and no frame of the first group is known to have followed.
+                let problem = "the segment header was never written".to_owned();
+                let group = self.options.group_bytes_max;
+                let end = judge_end(&mut scanner, 0, expected, &problem, group);
+                let end = match end.context("read", &path)? {
+                    End::Clean => End::Torn,
+                    end => end,
+                };
+                self.stop(&path, 0, problem, end, Some(first));
+                return Ok(());
+            }
+            Err(error) => {
+                self.stop(
+                    &path,
+                    0,
+                    error.to_string(),
+                    End::Damaged(error.to_string()),
+                    Some(first),
+                );
+                return Ok(());
+            }
+        };
+        if header.cluster_id != self.cluster_id {
+            return Err(StoreError::OtherCluster {
+                path,
+                found: hex(&header.cluster_id),
+                expected: hex(&self.cluster_id),
+            });
+        }
+        let wanted = SegmentHeader {
+            number: self.next_number,
+            first_log_index: expected.index,
+            cluster_id: self.cluster_id,
+            previous_chain: expected.chain,
+        };
+        if header != wanted || first != expected.index {
+            let problem = format!("segment header is {header:?}, allowed {wanted:?}");
+            self.stop(
+                &path,
+                0,
+                problem.clone(),
+                End::Damaged(problem),
+                Some(first),
+            );
+            return Ok(());
+        }
+        let open = self.scan_frames(&path, &mut scanner, &header, expected, next)?;
+        if open.frames.is_empty() {
+            // Header without a frame: both were in one write, so the rest of its group is missing.
+            if let Some(stop) = &mut self.stop {
+                stop.remove_from = Some(first);
+                stop.offset = 0;
+                if stop.end == End::Clean {
+                    stop.end = End::Torn;
+                }
+            }
+            return Ok(());
+        }
+        self.next_number += 1;
+        self.files.insert(header.number, file);
+        self.open.push_back(open);
+        Ok(())
+    }
+
+    fn scan_frames(
+        &mut self,
+        path: &Path,
+        scanner: &mut Scanner<'_>,
+        header: &SegmentHeader,
+        mut expected: Expected,
+        next: Option<LogIndex>,
+    ) -> Result<OpenSegment, StoreError> {
+        let mut open = OpenSegment::new(header);
+        let mut offset = SEGMENT_HEADER_LENGTH as u64;
+        // What lies behind the last frame of a segment that has a successor is a footer, or part of one.
+        while next != Some(expected.index) {
+            let problem = match scanner.frame(offset).context("read", path)? {
+                Err(error) => error.to_string(),
+                Ok(found) => match expected.check(&found) {
+                    Err(problem) => problem,
+                    Ok(()) => {
+                        let id = found.frame.log_id;
+                        open.push(FrameMeta {
+                            term: id.term,
+                            chain: found.chain,
+                            offset: offset as u32,
+                            length: found.length as u32,
+                            count: found.frame.count,
+                        });
+                        expected = Expected::after(id, found.chain);
+                        self.last = Some(id);
+                        self.expected = Some(expected);
+                        offset += found.length as u64;
+                        continue;
+                    }
+                },
+            };
+            let problem = format!("frame {}: {problem}", expected.index);
+            let end = if next.is_some() {
+                // Synced before the next segment was begun, so nothing here can be torn.
+                End::Damaged(problem.clone())
+            } else {
+                let group = self.options.group_bytes_max;
+                judge_end(scanner, offset, expected, &problem, group).context("read", path)?
+            };
+            self.stop(path, offset, problem, end, next);
+            break;
+        }
+        Ok(open)
+    }
+
+    /// Removes what lies behind the last good frame; returns the bytes cut and the files removed.
+    fn cut(&mut self) -> Result<(u64, Vec<PathBuf>), StoreError> {
+        let Some(stop) = self.stop.take() else {
+            return Ok((0, Vec::new()));
+        };
+        let mut removed = Vec::new();
+        let mut cut_bytes = 0;
+        if let Some(from) = stop.remove_from {
+            for first in stop.all.iter().rev().filter(|first| **first >= from) {
+                let path = file_path(self.log_dir, *first);
+                let file = self.disk.open(&path, Open::READ).context("open", &path)?;
+                cut_bytes += content(&*file, 0).context("read", &path)?;
+                // From the end backwards: a crash between two removals leaves a log without a hole.
+                self.disk.remove(&path).context("remove", &path)?;
+                self.disk
+                    .sync_dir(self.log_dir)
+                    .context("sync", self.log_dir)?;
+                removed.push(path);
+            }
+        }
+        let Some(file) = self.files.values().last() else {
+            return Ok((cut_bytes, removed));
+        };
+        let kept = self
+            .open
+            .back()
+            .map(|open| file_path(self.log_dir, open.first));
+        if stop.end != End::Clean && kept.as_ref() == Some(&stop.path) {
+            // A crash here leaves some sectors zeroed and others not: still a torn tail, cut again.
+            let length = file.len().context("read", &stop.path)?;
+            cut_bytes += content(&**file, stop.offset).context("read", &stop.path)?;
+            file.zero_range(stop.offset, length - stop.offset)
+                .context("zero", &stop.path)?;
+            file.sync_all().context("sync", &stop.path)?;
+        }
+        Ok((cut_bytes, removed))
+    }
+}
+
+/// How many bytes behind `offset` are not just allocated.
+fn content(file: &dyn DiskFile, offset: u64) -> std::io::Result<u64> {
+    Ok(Scanner::new(file, file.len()?).content_end(offset)? - offset)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,139 @@
+//! Allocates the next segment file ahead, in the background: making a file inline was measured to stall for up to
+//! seconds under load, because it waits for the file system's journal.
+//!
+//! `next.seg` is allocated and synced, and its name is durable, before it is handed out. It gets its final name by a
+//! rename when it is needed. It is never a file that held frames before: a stale frame cannot come back.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::disk::{Disk, DiskFile, Open};
+use super::segment::NEXT_NAME;
+
+#[derive(Debug)]
+enum Stage {
+    /// The background thread is to make a file.
+    Wanted,
+    /// It is being made.
+    Making,
+    /// It can be taken.
+    Ready(Arc<dyn DiskFile>),
+    /// It was taken, or could not be made; nothing happens until it is wanted again.
+    Idle,
+    /// No more files are wanted.
+    Stopped,
+}
+
+/// The file made ahead, between the thread that makes it and the writer that takes it.
+#[derive(Debug)]
+pub(crate) struct NextSegment {
+    stage: Mutex<Stage>,
+    changed: Condvar,
+}
+
+impl NextSegment {
+    pub(crate) fn new() -> Self {
+        Self {
+            stage: Mutex::new(Stage::Wanted),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// Takes the file, waiting for one that is being made; `None` if it could not be made.
+    pub(crate) fn take(&self) -> Option<Arc<dyn DiskFile>> {
+        let mut stage = self.stage.lock();
+        while matches!(*stage, Stage::Wanted | Stage::Making) {
+            self.changed.wait(&mut stage);
+        }
+        match std::mem::replace(&mut *stage, Stage::Idle) {
+            Stage::Ready(file) => Some(file),
+            Stage::Stopped => {
+                *stage = Stage::Stopped;
+                None
+            }
+            _ => None,
+        }
+    }
+
+    /// Asks for another file. To be called once the one taken has its final name.
+    pub(crate) fn want(&self) {
+        let mut stage = self.stage.lock();
+        if matches!(*stage, Stage::Idle) {
+            *stage = Stage::Wanted;
+            self.changed.notify_all();
+        }
+    }
+
+    /// Ends [`NextSegment::run`].
+    pub(crate) fn stop(&self) {
+        *self.stage.lock() = Stage::Stopped;
+        self.changed.notify_all();
+    }
+
+    /// Makes files until stopped. A full disk is no failure: the writer finds out when it has nowhere to write, and
+    /// the sequencer refuses writes long before. Any other error is passed to `poison`.
+    pub(crate) fn run(
+        &self,
+        disk: &dyn Disk,
+        log_dir: &Path,
+        length: u64,
+        poison: impl Fn(io::Error),
+    ) {
+        loop {
+            let mut stage = self.stage.lock();
+            loop {
+                match *stage {
+                    Stage::Wanted => break,
+                    Stage::Stopped => return,
+                    _ => self.changed.wait(&mut stage),
+                }
+            }
+            *stage = Stage::Making;
+            drop(stage);
+            let made = make(disk, log_dir, length);
+            let mut stage = self.stage.lock();
+            let mut failed = None;
+            if matches!(*stage, Stage::Making) {
+                *stage = match made {
+                    Ok(file) => Stage::Ready(file),
+                    Err(error) => {
+                        failed = Some(error);
+                        Stage::Idle
+                    }
+                };
+                self.changed.notify_all();
+            }
+            drop(stage);
+            if let Some(error) = failed {
+                if is_full(&error) {
+                    tracing::warn!(%error, "no space to allocate the next segment ahead");
+                } else {
+                    poison(error);
+                }
+            }
+        }
+    }
+}
+
+fn make(disk: &dyn Disk, log_dir: &Path, length: u64) -> io::Result<Arc<dyn DiskFile>> {
+    let path = log_dir.join(NEXT_NAME);
+    if disk.exists(&path)? {
+        // Left by an attempt that ran out of space.
+        disk.remove(&path)?;
+    }
+    let file = disk.open(&path, Open::CREATE_NEW)?;
+    file.allocate(0, length)?;
+    file.sync_all()?;
+    disk.sync_dir(log_dir)?;
+    Ok(file)
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}

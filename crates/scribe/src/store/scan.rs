@@ -1,0 +1,254 @@
+//! Reads a segment file front to back in large pieces, and judges the place where frames stop.
+
+use std::io;
+
+use bytes::Bytes;
+
+use super::disk::{DiskFile, SECTOR_LENGTH, read_full_at};
+use super::frame::{
+    self, FRAME_LENGTH_MAX, FrameError, FrameHeader, HEADER_LENGTH, LogId, LogIndex, ParsedFrame,
+};
+use super::segment::SEGMENT_HEADER_LENGTH;
+
+/// Bytes read at once, unless a frame is longer.
+const READ_LENGTH: usize = 1_024 * 1_024;
+
+/// A window that moves over a file. What it hands out stays valid after it moved on.
+#[derive(Debug)]
+pub(crate) struct Scanner<'a> {
+    file: &'a dyn DiskFile,
+    /// Bytes of the file that may be read.
+    end: u64,
+    window: Bytes,
+    window_start: u64,
+    read_length: usize,
+}
+
+impl<'a> Scanner<'a> {
+    /// Scans the first `end` bytes of `file`.
+    pub(crate) fn new(file: &'a dyn DiskFile, end: u64) -> Self {
+        Self {
+            file,
+            end,
+            window: Bytes::new(),
+            window_start: 0,
+            read_length: READ_LENGTH,
+        }
+    }
+
+    /// As [`Scanner::new`], for a caller that expects to need only about `read_length` bytes.
+    pub(crate) fn with_read_length(file: &'a dyn DiskFile, end: u64, read_length: usize) -> Self {
+        Self {
+            read_length: read_length.clamp(HEADER_LENGTH, READ_LENGTH),
+            ..Self::new(file, end)
+        }
+    }
+
+    /// Up to `length` bytes from `offset`; fewer at the end.
+    pub(crate) fn bytes(&mut self, offset: u64, length: usize) -> io::Result<Bytes> {
+        let length = (self.end.saturating_sub(offset)).min(length as u64) as usize;
+        let window_end = self.window_start + self.window.len() as u64;
+        if offset < self.window_start || offset + length as u64 > window_end {
+            let wanted = length.max(self.read_length) as u64;
+            let wanted = wanted.min(self.end.saturating_sub(offset)) as usize;
+            let mut buffer = vec![0; wanted];
+            let read = read_full_at(self.file, &mut buffer, offset)?;
+            buffer.truncate(read);
+            self.window = buffer.into();
+            self.window_start = offset;
+        }
+        let start = ((offset - self.window_start) as usize).min(self.window.len());
+        let end = (start + length).min(self.window.len());
+        Ok(self.window.slice(start..end))
+    }
+
+    /// The frame header at `offset`, no CRC checked.
+    pub(crate) fn header(&mut self, offset: u64) -> io::Result<Result<FrameHeader, FrameError>> {
+        Ok(FrameHeader::parse(&self.bytes(offset, HEADER_LENGTH)?))
+    }
+
+    /// The frame at `offset`, all CRCs checked.
+    pub(crate) fn frame(&mut self, offset: u64) -> io::Result<Result<ParsedFrame, FrameError>> {
+        let header = match self.header(offset)? {
+            Ok(header) => header,
+            Err(error) => return Ok(Err(error)),
+        };
+        debug_assert!(header.total_length() <= FRAME_LENGTH_MAX);
+        Ok(frame::parse(&self.bytes(offset, header.total_length())?))
+    }
+
+    /// Where the last byte behind `offset` ends that is not zero; `offset` if there is none.
+    pub(crate) fn content_end(&mut self, offset: u64) -> io::Result<u64> {
+        let (mut at, mut end) = (offset, offset);
+        while at < self.end {
+            let piece = self.bytes(at, self.read_length)?;
+            if piece.is_empty() {
+                break;
+            }
+            if let Some(last) = piece.iter().rposition(|byte| *byte != 0) {
+                end = at + last as u64 + 1;
+            }
+            at += piece.len() as u64;
+        }
+        Ok(end)
+    }
+
+    /// Where the first frame at or behind `from` starts that is whole and whose log index is at least `least`.
+    fn find_frame(&mut self, from: u64, least: LogIndex) -> io::Result<Option<u64>> {
+        let mut offset = from.next_multiple_of(8);
+        while offset + HEADER_LENGTH as u64 <= self.end {
+            let piece = self.bytes(offset, self.read_length)?;
+            if piece.len() < HEADER_LENGTH {
+                break;
+            }
+            for at in (0..=piece.len() - HEADER_LENGTH).step_by(8) {
+                let Ok(header) = FrameHeader::parse(&piece[at..at + HEADER_LENGTH]) else {
+                    continue;
+                };
+                let start = offset + at as u64;
+                let fits = start + header.total_length() as u64 <= self.end;
+                if !fits || header.log_id.index < least {
+                    continue;
+                }
+                let covered = self.bytes(start, header.private_start())?;
+                if frame::check_chain(&header, &covered).is_ok() {
+                    return Ok(Some(start));
+                }
+            }
+            offset += (piece.len() - HEADER_LENGTH) as u64 / 8 * 8 + 8;
+        }
+        Ok(None)
+    }
+}
+
+/// What the next frame of the log must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Expected {
+    /// Its log index.
+    pub(crate) index: LogIndex,
+    /// Its term is at least this.
+    pub(crate) term: u64,
+    /// The chain CRC it names as the one before.
+    pub(crate) chain: u32,
+}
+
+impl Expected {
+    /// What follows the frame `last`.
+    pub(crate) fn after(last: LogId, chain: u32) -> Self {
+        Self {
+            index: last.index.next(),
+            term: last.term,
+            chain,
+        }
+    }
+
+    /// Whether a parsed frame is the expected one; otherwise the rule it breaks.
+    pub(crate) fn check(&self, found: &ParsedFrame) -> Result<(), String> {
+        let id = found.frame.log_id;
+        if id.index != self.index {
+            return Err(format!("log index is {}, allowed {}", id.index, self.index));
+        }
+        if id.term < self.term {
+            return Err(format!(
+                "term is {}, allowed {} or later",
+                id.term, self.term
+            ));
+        }
+        if found.previous_chain != self.chain {
+            return Err(format!(
+                "frame follows chain CRC {:08x}, the frame before has {:08x}",
+                found.previous_chain, self.chain
+            ));
+        }
+        Ok(())
+    }
+
+    fn may_be(&self, header: &FrameHeader) -> bool {
+        header.log_id.index == self.index && header.previous_chain == self.chain
+    }
+}
+
+/// How the frames of the last segment end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Zeros to the end of the file.
+    Clean,
+    /// What a power cut leaves of a group that was never acknowledged.
+    Torn,
+    /// Anything else: the reason.
+    Damaged(String),
+}
+
+/// Judges the bytes at `offset`, where the frame `expected` does not stand for the reason `problem`.
+///
+/// A group is written with one call and acknowledged after a sync, so at a power cut at most one group is incomplete,
+/// and what is missing of it is missing in whole sectors, which then read as zero. Hence torn means: (1) some sector
+/// under the damaged part of the first bad frame is zero, and (2) no whole frame starts `group_bytes_max` or more
+/// behind it, or anywhere behind it if it is longer than that, for then it was a group of its own. Whether the frame
+/// may have been acknowledged is for the caller to ask of the watermarks.
+pub(crate) fn judge_end(
+    scanner: &mut Scanner<'_>,
+    offset: u64,
+    expected: Expected,
+    problem: &str,
+    group_bytes_max: usize,
+) -> io::Result<End> {
+    if scanner.content_end(offset)? == offset {
+        return Ok(End::Clean);
+    }
+    let header = scanner
+        .header(offset)?
+        .ok()
+        .filter(|header| expected.may_be(header));
+    // The 8 bytes at 56 and the private part have a CRC of their own: if the chain is right, the damage is there.
+    let (damaged, frame_length) = match header {
+        None => ([offset..offset + HEADER_LENGTH as u64, 0..0], 0),
+        Some(header) => {
+            let private_start = offset + header.private_start() as u64;
+            let private_end = private_start + u64::from(header.private_length);
+            let covered = scanner.bytes(offset, header.private_start())?;
+            let whole = covered.len() == header.private_start();
+            let ranges = if whole && frame::check_chain(&header, &covered).is_ok() {
+                [
+                    offset + 56..offset + HEADER_LENGTH as u64,
+                    private_start..private_end,
+                ]
+            } else {
+                [offset..private_start, 0..0]
+            };
+            (ranges, header.total_length() as u64)
+        }
+    };
+    let mut missing = false;
+    for range in damaged {
+        missing = missing || has_missing_sector(scanner, range)?;
+    }
+    if !missing {
+        return Ok(End::Damaged(format!(
+            "{problem}, and no sector of it is missing"
+        )));
+    }
+    let window = frame_length.max(group_bytes_max as u64);
+    let frames_from = offset.max(SEGMENT_HEADER_LENGTH as u64);
+    if let Some(later) = scanner.find_frame(frames_from + window, expected.index.next())? {
+        return Ok(End::Damaged(format!(
+            "{problem}, and a whole frame follows at byte {later}"
+        )));
+    }
+    Ok(End::Torn)
+}
+
+/// Whether some 512-byte sector has nothing but zeros within `range`; bytes beyond the end count as zero.
+fn has_missing_sector(scanner: &mut Scanner<'_>, range: std::ops::Range<u64>) -> io::Result<bool> {
+    let mut at = range.start;
+    while at < range.end {
+        let sector_end = (at / SECTOR_LENGTH as u64 + 1) * SECTOR_LENGTH as u64;
+        let end = sector_end.min(range.end);
+        let bytes = scanner.bytes(at, (end - at) as usize)?;
+        if bytes.iter().all(|byte| *byte == 0) {
+            return Ok(true);
+        }
+        at = end;
+    }
+    Ok(false)
+}
