@@ -195,10 +195,10 @@ impl Store {
             ..OpenReport::default()
         };
         let tree = TreeFiles::open(disk, &directory.join("tree"))?;
-        report.tree_segments_rebuilt = rebuild::bring_tree_up(&log, &tree, &sealed)?;
+        report.tree_segments_rebuilt = rebuild::bring_tree_up(directory, &log, &tree, &sealed)?;
         let index = rebuild::open_index(directory, options, &mut report)?;
         report.index_segments_ingested =
-            rebuild::bring_index_up(&log, &*index, &sealed, &mut report.index_deleted)?;
+            rebuild::bring_index_up(directory, &log, &*index, &sealed, &mut report.index_deleted)?;
 
         let applied = sealed.last().map_or_else(Applied::default, applied_at_end);
         let size = applied.tree_size;
@@ -277,6 +277,11 @@ impl Store {
         });
         // An error says that the sender is gone; this handle keeps it alive.
         let _ = room.await;
+    }
+
+    /// Bytes the key index takes on disk.
+    pub fn index_disk_bytes(&self) -> u64 {
+        self.0.index.disk_bytes()
     }
 
     /// Full segments that wait to be sealed.
@@ -390,11 +395,12 @@ impl Store {
 
 impl Inner {
     fn check_healthy(&self) -> io::Result<()> {
-        if !self.failed.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        let first = self.failure.lock().clone().unwrap_or_default();
-        Err(StoreError::Poisoned { first }.into())
+        let first = if self.failed.load(Ordering::Acquire) {
+            self.failure.lock().clone()
+        } else {
+            self.log.poisoned()
+        };
+        first.map_or(Ok(()), |first| Err(StoreError::Poisoned { first }.into()))
     }
 
     /// Remembers the first error: from here on nothing is applied or sealed.
@@ -419,21 +425,21 @@ impl Inner {
 
 impl Applier {
     fn check(&self, frame: &Frame, position: FramePosition, effects: &Effects) -> io::Result<()> {
-        if let Some(last) = self.applied.last_log_id {
-            if frame.log_id.index != last.index.next() {
-                return Err(invalid(format!(
-                    "frame {} cannot be applied after frame {last}",
-                    frame.log_id
-                )));
-            }
+        if let Some(last) = self.applied.last_log_id
+            && frame.log_id.index != last.index.next()
+        {
+            return Err(invalid(format!(
+                "frame {} cannot be applied after frame {last}",
+                frame.log_id
+            )));
         }
-        if let Some(segment) = self.segment {
-            if position.segment < segment {
-                return Err(invalid(format!(
-                    "frame {} is in segment {}, segment {segment} was reached before",
-                    frame.log_id, position.segment
-                )));
-            }
+        if let Some(segment) = self.segment
+            && position.segment < segment
+        {
+            return Err(invalid(format!(
+                "frame {} is in segment {}, segment {segment} was reached before",
+                frame.log_id, position.segment
+            )));
         }
         if let Effects::Entries(leaves, digests) = effects {
             let next = self.applied.tree_size.next_index();

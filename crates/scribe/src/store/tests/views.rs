@@ -309,7 +309,8 @@ fn an_index_that_is_ahead_is_not_believed_until_the_log_gets_there() {
         (None, 0)
     );
     apply_rest(&store, &model.frames[..50]).unwrap();
-    model.prefix(50).compare(&store);
+    // An idempotency key used again further on hides its earlier use, which by then was forgotten.
+    model.prefix(50).compare_entries(&store);
     store.check(|_, _| {}).unwrap();
     feed(&store, &model.frames[50..]).unwrap();
     settle(&store);
@@ -376,7 +377,7 @@ fn a_reader_never_sees_a_key_go_back() {
         .map(|reader| {
             let (store, stop) = (store.clone(), stop.clone());
             std::thread::spawn(move || {
-                let mut newest = vec![None; 10];
+                let mut newest = [None; 10];
                 let mut rounds = 0;
                 while !stop.load(std::sync::atomic::Ordering::Relaxed) {
                     rounds += 1;
@@ -388,15 +389,14 @@ fn a_reader_never_sees_a_key_go_back() {
                         newest[usize::from(key)] = found;
                         if reader == 1 {
                             let history = store.history(&key_bytes, size, 10_000).unwrap();
-                            assert_eq!(
-                                history.first().map(|v| v.index),
-                                found.max(history.first().map(|v| v.index))
-                            );
+                            assert_eq!(history.first().map(|v| v.index), found);
                             assert!(history.is_sorted_by(|a, b| a.index > b.index));
-                            let scan = store
-                                .scan(&crate::store::ScanRange::prefix(&key_bytes), size, 1)
-                                .unwrap();
-                            assert_eq!(scan.is_empty(), history.is_empty() && scan.is_empty());
+                            let range = crate::store::ScanRange {
+                                start: key_bytes.clone(),
+                                end: Some([key_bytes.as_slice(), b"\0"].concat()),
+                            };
+                            let scan = store.scan(&range, size, 10).unwrap();
+                            assert_eq!(scan.first().map(|(_, v)| v.index), found);
                         }
                     }
                 }
