@@ -521,6 +521,14 @@ impl Log {
         Ok(parsed.frame)
     }
 
+    /// The frame at a position, if it is in memory.
+    pub fn cached(&self, position: FramePosition) -> Option<Frame> {
+        let state = self.inner.state.lock();
+        let open = state.open_segment(position.segment)?;
+        let cached = state.cache.get(open.index_at(position.offset)?)?;
+        Some(cached.frame.clone())
+    }
+
     /// Bytes of a segment file, unchecked; from memory as far as they are not on disk yet.
     pub fn read_raw(&self, segment: u32, offset: u32, length: u32) -> io::Result<Bytes> {
         let inner = &self.inner;
