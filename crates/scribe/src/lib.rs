@@ -11,6 +11,8 @@
 //! `ledger` decides and is pure; `store` keeps; `consensus` orders; `sequencer` batches; `publisher` signs.
 
 pub mod barrier;
+pub mod cli;
+pub mod config;
 pub mod consensus;
 pub mod error;
 pub mod http;
@@ -22,4 +24,5 @@ pub mod node;
 pub mod publisher;
 pub mod sequencer;
 pub mod store;
+pub mod units;
 pub mod world;

@@ -111,7 +111,7 @@ impl Default for NodeOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The data directory cannot be used.
-    #[error(transparent)]
+    #[error("{}", split_hint(&.0.to_string()).0)]
     Store(#[from] StoreError),
     /// The keys cannot be used.
     #[error(transparent)]
@@ -136,12 +136,19 @@ impl StartError {
     /// What to do about it, if there is something.
     pub fn hint(&self) -> Option<String> {
         match self {
-            // The message of a store error carries its own hint line.
-            Self::Store(_) => None,
+            Self::Store(error) => split_hint(&error.to_string()).1,
             Self::Keys(error) => error.hint(),
             Self::Identity { hint, .. } => Some(hint.clone()),
             Self::Consensus(_) | Self::Genesis(_) => None,
         }
+    }
+}
+
+/// A store error's message carries its next step on a line of its own.
+fn split_hint(message: &str) -> (String, Option<String>) {
+    match message.split_once("\nhint: ") {
+        Some((rule, hint)) => (rule.to_owned(), Some(hint.to_owned())),
+        None => (message.to_owned(), None),
     }
 }
 
@@ -263,8 +270,17 @@ impl Node {
                 .await
                 .map_err(|error| ConsensusError::Stopped(error.to_string()))??;
         let keys = Arc::new(KeyDir::open_or_create(&options.key_dir, options.origin.as_deref(), identity.node_id)?);
-        let started = Self::run(options, store.clone(), open_report, identity.node_id, keys).await;
+        let node_id = identity.node_id;
+        let consensus = match ConsensusNode::start(node_id, store.clone(), options.consensus).await {
+            Ok(consensus) => consensus,
+            Err(error) => {
+                store.shutdown();
+                return Err(error.into());
+            }
+        };
+        let started = Self::run(options, store.clone(), open_report, node_id, keys, consensus.clone()).await;
         if started.is_err() {
+            let _ = consensus.shutdown().await;
             store.shutdown();
         }
         started
@@ -276,8 +292,8 @@ impl Node {
         open_report: OpenReport,
         node_id: NodeId,
         keys: Arc<Keys>,
+        consensus: ConsensusNode,
     ) -> Result<Self, StartError> {
-        let consensus = ConsensusNode::start(node_id, store.clone(), options.consensus).await?;
         let address = PeerAddress { raft_addr: options.raft_addr.clone(), http_addr: options.http_addr.clone() };
         if !consensus.is_initialized().await? {
             consensus.initialize(BTreeMap::from([(node_id, address.clone())])).await?;
@@ -331,8 +347,12 @@ impl Node {
         if let Err(error) = self.inner.consensus.shutdown().await {
             tracing::warn!(%error, "the Raft core did not stop cleanly");
         }
-        for task in tasks {
+        for task in &tasks {
             task.abort();
+        }
+        for task in tasks {
+            // A task that is just writing the last signed head finishes that first.
+            let _ = task.await;
         }
         let store = self.inner.store.clone();
         let _ = tokio::task::spawn_blocking(move || store.shutdown()).await;

@@ -42,9 +42,16 @@ impl Condition {
     }
 }
 
-/// The methods every write has: its idempotency key.
-macro_rules! idempotency_methods {
+/// The methods every write has.
+macro_rules! write_methods {
     () => {
+        /// What to wait for; [`Wait::Appended`] unless set. If publishing takes too long the
+        /// error's code is `not_published`: what was sent is appended all the same.
+        pub fn wait(mut self, wait: Wait) -> Self {
+            self.wait = wait;
+            self
+        }
+
         /// Uses this idempotency key (at most 255 visible ASCII characters) in place of a random
         /// one, so that a retry after a restart of the program is safe too.
         pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
@@ -82,6 +89,7 @@ impl Client {
             key: key.as_ref().to_vec(),
             condition: Condition::None,
             idempotency_key: Some(random_key()),
+            wait: Wait::Appended,
         }
     }
 
@@ -91,6 +99,7 @@ impl Client {
             client: self,
             request: TransactionRequest { operations },
             idempotency_key: Some(random_key()),
+            wait: Wait::Appended,
         }
     }
 }
@@ -110,7 +119,7 @@ pub struct Put<'a> {
 }
 
 impl Put<'_> {
-    idempotency_methods!();
+    write_methods!();
 
     /// The value's media type.
     pub fn content_type(mut self, content_type: impl Into<String>) -> Self {
@@ -136,22 +145,12 @@ impl Put<'_> {
         self
     }
 
-    /// What to wait for; [`Wait::Appended`] unless set. If publishing takes too long the error's
-    /// code is `not_published`: the entry is appended all the same.
-    pub fn wait(mut self, wait: Wait) -> Self {
-        self.wait = wait;
-        self
-    }
-
     /// Sends it, again if need be.
     ///
     /// # Errors
     /// See [`Error`]. [`Error::OutcomeUnknown`] if it may have been appended.
     pub async fn send(self) -> Result<Appended, Error> {
         let mut call = Call::for_key(Method::PUT, &self.key, "");
-        if self.wait == Wait::Published {
-            call.query("wait", "published");
-        }
         if let Some(content_type) = &self.content_type {
             call.header("content-type", content_type)?;
         }
@@ -160,7 +159,7 @@ impl Put<'_> {
         }
         self.condition.add_to(&mut call)?;
         call.body = Some(self.value);
-        send_write(self.client, call, self.idempotency_key).await
+        send_write(self.client, call, self.idempotency_key, self.wait).await
     }
 }
 
@@ -172,10 +171,11 @@ pub struct Delete<'a> {
     key: Vec<u8>,
     condition: Condition,
     idempotency_key: Option<String>,
+    wait: Wait,
 }
 
 impl Delete<'_> {
-    idempotency_methods!();
+    write_methods!();
 
     /// Only if the key's newest version has this index.
     pub fn if_index(mut self, index: u64) -> Self {
@@ -190,7 +190,7 @@ impl Delete<'_> {
     pub async fn send(self) -> Result<Appended, Error> {
         let mut call = Call::for_key(Method::DELETE, &self.key, "");
         self.condition.add_to(&mut call)?;
-        send_write(self.client, call, self.idempotency_key).await
+        send_write(self.client, call, self.idempotency_key, self.wait).await
     }
 }
 
@@ -201,10 +201,11 @@ pub struct Transact<'a> {
     client: &'a Client,
     request: TransactionRequest,
     idempotency_key: Option<String>,
+    wait: Wait,
 }
 
 impl Transact<'_> {
-    idempotency_methods!();
+    write_methods!();
 
     /// Sends it, again if need be.
     ///
@@ -213,7 +214,7 @@ impl Transact<'_> {
     pub async fn send(self) -> Result<TransactionResponse, Error> {
         let mut call = Call::new(Method::POST, "/v1/transactions");
         call.json(&self.request)?;
-        send_write(self.client, call, self.idempotency_key).await
+        send_write(self.client, call, self.idempotency_key, self.wait).await
     }
 }
 
@@ -221,7 +222,11 @@ async fn send_write<T: serde::de::DeserializeOwned>(
     client: &Client,
     mut call: Call,
     idempotency_key: Option<String>,
+    wait: Wait,
 ) -> Result<T, Error> {
+    if wait == Wait::Published {
+        call.query("wait", "published");
+    }
     if let Some(key) = &idempotency_key {
         call.header(HEADER_IDEMPOTENCY_KEY, key)?;
     }

@@ -221,7 +221,8 @@ mod tests {
     fn every_member_is_compared_with_the_leaf() {
         let honest = entry();
         assert_eq!(check_entry(&honest).unwrap().0, honest.leaf_hash.0);
-        let changes: [(&str, fn(&mut EntryView)); 14] = [
+        type Change = fn(&mut EntryView);
+        let changes: [(&str, Change); 14] = [
             ("leaf_hash", |entry| entry.leaf_hash.0[0] ^= 1),
             ("kind", |entry| entry.kind = Kind::Delete),
             ("subtype", |entry| entry.subtype = Some(1)),

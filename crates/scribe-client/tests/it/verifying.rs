@@ -32,10 +32,12 @@ enum Lie {
     Condition,
 }
 
+/// Leaf, key, value, metadata.
+type Stored = (Vec<u8>, String, Vec<u8>, Vec<u8>);
+
 struct Ledger {
     tree: MemoryTree,
-    /// Leaf, key, value, metadata.
-    entries: Vec<(Vec<u8>, String, Vec<u8>, Vec<u8>)>,
+    entries: Vec<Stored>,
     key: SigningKey,
     lie: Lie,
     /// Receipts use this tree size.

@@ -296,7 +296,7 @@ async fn checkpoints_grow_consistently_and_survive_a_restart() {
         let (old, new) = (&pair[0], &pair[1]);
         assert!(old.size <= new.size);
         let proof = ledger.node.consistency(old.size, new.size).unwrap();
-        scribe_proof::consistency::verify(old.size, old.root, new.size, new.root, &proof).unwrap();
+        scribe_proof::consistency::verify(old.size, &old.root, new.size, &new.root, &proof).unwrap();
     }
 }
 

@@ -1,7 +1,9 @@
 //! The one integration-test binary.
 
-// mod append;
-// mod crash;
+mod append;
+mod cli_help;
+mod cli_offline;
+mod crash;
 mod http_bulk;
 mod http_connections;
 mod http_keys;
@@ -9,4 +11,4 @@ mod http_ledger;
 mod http_lists;
 mod http_watch;
 mod support;
-// mod test_ledger;
+mod test_ledger;

@@ -1,14 +1,11 @@
 //! `TestLedger`: a whole node in a temporary directory, and the check every test makes after every step.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use scribe::node::{
-    AppendError, Appended, Condition, Node, NodeOptions, StartError, Write, WriteKind,
+    AppendError, Appended, Condition, Node, NodeOptions, Write, WriteKind,
 };
-use scribe::store::index::IndexKind;
-use scribe::store::real_disk::RealDisk;
 use scribe_proof::index::TreeSize;
 use scribe_proof::leaf::Metadata;
 use scribe_proof::policy::Policy;
@@ -114,15 +111,6 @@ pub fn put(key: &str, value: &str) -> Write {
 
 pub fn delete(key: &str) -> Write {
     Write { kind: WriteKind::Delete, ..put(key, "") }
-}
-
-/// Starts a node on another disk; `Err` when it refuses.
-pub async fn start_on(options: NodeOptions, disk: Arc<dyn scribe::store::disk::Disk>) -> Result<Node, StartError> {
-    Node::start_on(options, disk, IndexKind::Memory).await
-}
-
-pub fn real_disk() -> Arc<dyn scribe::store::disk::Disk> {
-    Arc::new(RealDisk)
 }
 
 pub fn condition_failed(error: AppendError) -> Option<u64> {

@@ -1,0 +1,870 @@
+//! Settings: flag > `SCRIBE_*` > `scribe.toml` > default.
+//!
+//! [`SETTINGS`] is the one list of what can be set: the parser, the environment names, the sample file, the check
+//! for unknown keys and `scribe check-config` all read it. [`resolve`] turns the four sources into one [`Config`]
+//! that the rest of the program uses; nothing else reads the environment or the file.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use crate::limits;
+use crate::units::{self, UnitError};
+
+/// Name of the settings file that is read from the working directory when none is named.
+pub const FILE_NAME: &str = "scribe.toml";
+
+/// Largest settings file that is read. The sample is 4 KiB.
+const FILE_LENGTH_MAX: u64 = 1 << 20;
+
+/// What a setting's text means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A path, relative to the working directory.
+    Path,
+    /// An address `host:port`.
+    Address,
+    /// Any text.
+    Text,
+    /// `true` or `false`.
+    Flag,
+    /// A size such as `64MiB`.
+    Bytes,
+    /// A duration such as `50ms`.
+    Duration,
+    /// A whole number.
+    Count,
+}
+
+/// One thing that can be set.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// Key in `scribe.toml`; the variable is `SCRIBE_` and it in capitals.
+    pub name: &'static str,
+    /// Command line flag, with its dashes.
+    pub flag: &'static str,
+    /// What its text means.
+    pub kind: Kind,
+    /// Default, as a user would write it; empty when there is none.
+    pub default: &'static str,
+    /// Smallest and largest number allowed (bytes, milliseconds or count).
+    pub range: (u64, u64),
+    /// What it is for, in one line.
+    pub help: &'static str,
+}
+
+impl Setting {
+    /// The environment variable that sets it: `SCRIBE_DATA_DIR` for `data_dir`.
+    pub fn variable(&self) -> String {
+        format!("SCRIBE_{}", self.name.to_ascii_uppercase())
+    }
+}
+
+const ANY: (u64, u64) = (0, u64::MAX);
+const KIB: u64 = 1 << 10;
+const GIB: u64 = 1 << 30;
+
+const fn setting(
+    name: &'static str,
+    flag: &'static str,
+    kind: Kind,
+    default: &'static str,
+    range: (u64, u64),
+    help: &'static str,
+) -> Setting {
+    Setting {
+        name,
+        flag,
+        kind,
+        default,
+        range,
+        help,
+    }
+}
+
+/// Everything that can be set, in the order of the sample file.
+pub const SETTINGS: &[Setting] = &[
+    setting(
+        "data_dir",
+        "--data-dir",
+        Kind::Path,
+        "./scribe-data",
+        ANY,
+        "where the ledger is stored",
+    ),
+    setting(
+        "key_dir",
+        "--key-dir",
+        Kind::Path,
+        "./scribe-keys",
+        ANY,
+        "where the private keys and the last signed head are; keep it out of backups of data_dir",
+    ),
+    setting(
+        "http_addr",
+        "--http-addr",
+        Kind::Address,
+        "127.0.0.1:8001",
+        ANY,
+        "where the HTTP API listens",
+    ),
+    setting(
+        "raft_addr",
+        "--raft-addr",
+        Kind::Address,
+        "127.0.0.1:9001",
+        ANY,
+        "this node's address for its peers",
+    ),
+    setting(
+        "insecure",
+        "--insecure",
+        Kind::Flag,
+        "false",
+        ANY,
+        "allow an http_addr that other machines can reach, without TLS and without authentication",
+    ),
+    setting(
+        "origin",
+        "--origin",
+        Kind::Text,
+        "",
+        ANY,
+        "name of a new ledger, the first line of each checkpoint; made from the key when empty",
+    ),
+    setting(
+        "value_length_max",
+        "--value-length-max",
+        Kind::Bytes,
+        "8MiB",
+        (1, limits::VALUE_LENGTH_CEILING as u64),
+        "longest value accepted",
+    ),
+    setting(
+        "publish_interval",
+        "--publish-interval",
+        Kind::Duration,
+        "1s",
+        (10, 3_600_000),
+        "how often a checkpoint is signed while there are new entries",
+    ),
+    setting(
+        "request_timeout",
+        "--request-timeout",
+        Kind::Duration,
+        "10s",
+        (100, 600_000),
+        "how long a write may take before its outcome is reported as unknown",
+    ),
+    setting(
+        "segment_bytes_max",
+        "--segment-bytes-max",
+        Kind::Bytes,
+        "64MiB",
+        (64 * KIB, GIB),
+        "size at which a segment is sealed; the same on every node of a ledger, for ever",
+    ),
+    setting(
+        "segment_leaves_max",
+        "--segment-leaves-max",
+        Kind::Count,
+        "262144",
+        (1_024, 1 << 24),
+        "leaves at which a segment is sealed; the same on every node of a ledger, for ever",
+    ),
+    setting(
+        "disk_reserve",
+        "--disk-reserve",
+        Kind::Bytes,
+        "256MiB",
+        ANY,
+        "free disk space below which writes are refused (507) while reads go on",
+    ),
+    setting(
+        "index_cache",
+        "--index-cache",
+        Kind::Bytes,
+        "64MiB",
+        (MIB, 64 * GIB),
+        "memory for the key index",
+    ),
+    setting(
+        "entry_cache",
+        "--entry-cache",
+        Kind::Bytes,
+        "48MiB",
+        (MIB, 64 * GIB),
+        "memory for entries read often",
+    ),
+    setting(
+        "scrub_rate",
+        "--scrub-rate",
+        Kind::Bytes,
+        "8MiB",
+        ANY,
+        "bytes re-read and re-hashed per second in the background; 0 turns it off",
+    ),
+    setting(
+        "log",
+        "--log",
+        Kind::Text,
+        "info",
+        ANY,
+        "what is logged to stderr: error, warn, info, debug, trace, or a filter like info,scribe=debug",
+    ),
+];
+
+const MIB: u64 = limits::MIB as u64;
+
+/// Variables of the command line tool that are not settings of the node.
+const OTHER_VARIABLES: [&str; 3] = ["SCRIBE_SERVER", "SCRIBE_OUTPUT", "SCRIBE_CONFIG"];
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A command line flag.
+    Flag,
+    /// An environment variable.
+    Environment,
+    /// The settings file.
+    File(PathBuf),
+    /// Nobody set it.
+    Default,
+}
+
+/// One setting with the value that won and where it came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    /// Name of the setting.
+    pub name: &'static str,
+    /// Its value in the form a user would write it.
+    pub value: String,
+    /// Who set it.
+    pub source: Source,
+}
+
+impl Resolved {
+    /// Who set it, in words: `flag --data-dir`, `SCRIBE_DATA_DIR`, `scribe.toml`, `default`.
+    pub fn source_text(&self) -> String {
+        match (&self.source, find(self.name)) {
+            (Source::Flag, Some(setting)) => format!("flag {}", setting.flag),
+            (Source::Environment, Some(setting)) => setting.variable(),
+            (Source::File(path), _) => path.display().to_string(),
+            _ => "default".to_owned(),
+        }
+    }
+}
+
+/// The settings a node runs with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Where the ledger is stored.
+    pub data_dir: PathBuf,
+    /// Where keys and the last signed head are.
+    pub key_dir: PathBuf,
+    /// Where the HTTP API listens.
+    pub http_addr: SocketAddr,
+    /// This node's address for its peers.
+    pub raft_addr: String,
+    /// Whether other machines may reach the HTTP API without TLS and authentication.
+    pub insecure: bool,
+    /// Name of a new ledger; `None`: made from the key.
+    pub origin: Option<String>,
+    /// Longest value accepted, in bytes.
+    pub value_length_max: usize,
+    /// How often a checkpoint is signed while there are new entries.
+    pub publish_interval_ms: u64,
+    /// How long a write may take before its outcome is reported as unknown.
+    pub request_timeout_ms: u64,
+    /// Size at which a segment is sealed.
+    pub segment_bytes_max: u64,
+    /// Leaves at which a segment is sealed.
+    pub segment_leaves_max: u64,
+    /// Free disk space below which writes are refused.
+    pub disk_reserve_bytes: u64,
+    /// Memory for the key index.
+    pub index_cache_bytes: u64,
+    /// Memory for entries read often.
+    pub entry_cache_bytes: u64,
+    /// Bytes the scrubber reads per second; 0: off.
+    pub scrub_bytes_per_second: u64,
+    /// Log filter.
+    pub log: String,
+    /// Every setting with its source, in the order of [`SETTINGS`].
+    pub resolved: Vec<Resolved>,
+    /// The settings file that was read.
+    pub file: Option<PathBuf>,
+    /// `SCRIBE_*` variables that mean nothing, each as a complete message.
+    pub warnings: Vec<String>,
+}
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file has a key that does not exist.
+    #[error("unknown setting `{key}` in `{}`", path.display())]
+    UnknownKey {
+        /// Settings file.
+        path: PathBuf,
+        /// Key found.
+        key: String,
+        /// Known key that looks most like it.
+        closest: &'static str,
+    },
+    /// A value breaks its setting's rule.
+    #[error("invalid `{name}` from {from}: found `{value}`, but {rule}")]
+    Invalid {
+        /// Setting.
+        name: &'static str,
+        /// Flag, variable or file it came from.
+        from: String,
+        /// Text found.
+        value: String,
+        /// What is allowed.
+        rule: String,
+    },
+    /// The file is not TOML.
+    #[error("cannot parse settings file `{}`: {message}", path.display())]
+    Syntax {
+        /// Settings file.
+        path: PathBuf,
+        /// What the parser said.
+        message: String,
+    },
+    /// The file cannot be read.
+    #[error("cannot read settings file `{}`: {message}", path.display())]
+    Read {
+        /// Settings file.
+        path: PathBuf,
+        /// What the system said.
+        message: String,
+    },
+    /// The HTTP address is reachable by other machines and nobody said that this is wanted.
+    #[error(
+        "http_addr must be a loopback address while there is no authentication: found `{found}`, allowed \
+         127.0.0.1 or [::1]"
+    )]
+    Exposed {
+        /// Address found.
+        found: SocketAddr,
+    },
+}
+
+impl ConfigError {
+    /// A next step for the user, when there is one.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::UnknownKey { closest, .. } => Some(format!(
+                "did you mean `{closest}`? `scribe check-config` lists every setting"
+            )),
+            Self::Exposed { .. } => Some(
+                "anybody who can reach the address can write: pass --insecure if that is wanted"
+                    .to_owned(),
+            ),
+            _ => None,
+        }
+    }
+}
+
+/// Values given on the command line, by setting name.
+pub type Flags = BTreeMap<&'static str, String>;
+
+/// Settings of the process: flags, its environment, and the named file or `./scribe.toml` if that exists.
+///
+/// # Errors
+/// Unknown keys in the file, values that break their rule, a named file that cannot be read.
+pub fn load(flags: &Flags, file: Option<&Path>) -> Result<Config, ConfigError> {
+    let variables = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, _)| name.starts_with("SCRIBE_"))
+        .collect();
+    let named = file.map(Path::to_path_buf);
+    let default = Path::new(FILE_NAME);
+    match named.or_else(|| default.exists().then(|| default.to_path_buf())) {
+        Some(path) => {
+            let text = read_file(&path)?;
+            resolve(flags, &variables, Some((&path, &text)))
+        }
+        None => resolve(flags, &variables, None),
+    }
+}
+
+fn read_file(path: &Path) -> Result<String, ConfigError> {
+    let unreadable = |message: String| ConfigError::Read {
+        path: path.to_path_buf(),
+        message,
+    };
+    let length = std::fs::metadata(path)
+        .map_err(|error| unreadable(error.to_string()))?
+        .len();
+    if length > FILE_LENGTH_MAX {
+        return Err(unreadable(format!(
+            "{length} bytes long, allowed {FILE_LENGTH_MAX}"
+        )));
+    }
+    std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))
+}
+
+/// The pure part of [`load`]: `variables` are the `SCRIBE_*` ones, `file` is a path and its text.
+///
+/// # Errors
+/// As [`load`].
+pub fn resolve(
+    flags: &Flags,
+    variables: &BTreeMap<String, String>,
+    file: Option<(&Path, &str)>,
+) -> Result<Config, ConfigError> {
+    let from_file = match file {
+        Some((path, text)) => parse_file(path, text)?,
+        None => BTreeMap::new(),
+    };
+    let mut resolved = Vec::with_capacity(SETTINGS.len());
+    for setting in SETTINGS {
+        let (value, source) = if let Some(value) = flags.get(setting.name) {
+            (value.clone(), Source::Flag)
+        } else if let Some(value) = variables.get(&setting.variable()) {
+            (value.clone(), Source::Environment)
+        } else if let (Some(value), Some((path, _))) = (from_file.get(setting.name), file) {
+            (value.clone(), Source::File(path.to_path_buf()))
+        } else {
+            (setting.default.to_owned(), Source::Default)
+        };
+        resolved.push(Resolved {
+            name: setting.name,
+            value,
+            source,
+        });
+    }
+    let mut values = Values { resolved };
+    let config = Config {
+        data_dir: values.path("data_dir")?,
+        key_dir: values.path("key_dir")?,
+        http_addr: values.socket_address("http_addr")?,
+        raft_addr: values.address("raft_addr")?,
+        insecure: values.flag("insecure")?,
+        origin: values.origin()?,
+        value_length_max: usize::try_from(values.number("value_length_max")?)
+            .unwrap_or(limits::VALUE_LENGTH_CEILING),
+        publish_interval_ms: values.number("publish_interval")?,
+        request_timeout_ms: values.number("request_timeout")?,
+        segment_bytes_max: values.number("segment_bytes_max")?,
+        segment_leaves_max: values.number("segment_leaves_max")?,
+        disk_reserve_bytes: values.number("disk_reserve")?,
+        index_cache_bytes: values.number("index_cache")?,
+        entry_cache_bytes: values.number("entry_cache")?,
+        scrub_bytes_per_second: values.number("scrub_rate")?,
+        log: values.text("log").to_owned(),
+        resolved: values.resolved,
+        file: file.map(|(path, _)| path.to_path_buf()),
+        warnings: unknown_variables(variables),
+    };
+    Ok(config)
+}
+
+impl Config {
+    /// Refuses an HTTP address that other machines can reach, unless `insecure` says that this is wanted.
+    ///
+    /// # Errors
+    /// [`ConfigError::Exposed`].
+    pub fn check_exposure(&self) -> Result<(), ConfigError> {
+        if self.http_addr.ip().is_loopback() || self.insecure {
+            return Ok(());
+        }
+        Err(ConfigError::Exposed {
+            found: self.http_addr,
+        })
+    }
+}
+
+/// The winning texts while they are turned into values; numbers are written back in their printed form.
+struct Values {
+    resolved: Vec<Resolved>,
+}
+
+impl Values {
+    fn position(&self, name: &str) -> usize {
+        // A name that is not in SETTINGS is a mistake in this file; `every_setting_is_used` would find it.
+        self.resolved
+            .iter()
+            .position(|value| value.name == name)
+            .unwrap_or_default()
+    }
+
+    fn text(&self, name: &str) -> &str {
+        &self.resolved[self.position(name)].value
+    }
+
+    fn invalid(&self, name: &'static str, rule: impl Into<String>) -> ConfigError {
+        let found = &self.resolved[self.position(name)];
+        ConfigError::Invalid {
+            name,
+            from: found.source_text(),
+            value: found.value.clone(),
+            rule: rule.into(),
+        }
+    }
+
+    fn path(&self, name: &'static str) -> Result<PathBuf, ConfigError> {
+        match self.text(name) {
+            "" => Err(self.invalid(name, "a path must not be empty")),
+            path => Ok(PathBuf::from(path)),
+        }
+    }
+
+    fn address(&self, name: &'static str) -> Result<String, ConfigError> {
+        let text = self.text(name);
+        match text.rsplit_once(':') {
+            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
+                Ok(text.to_owned())
+            }
+            _ => Err(self.invalid(
+                name,
+                "an address is a host and a port, like `127.0.0.1:9001`",
+            )),
+        }
+    }
+
+    fn socket_address(&self, name: &'static str) -> Result<SocketAddr, ConfigError> {
+        let text = self.text(name);
+        let numeric = match text.strip_prefix("localhost:") {
+            Some(port) => format!("127.0.0.1:{port}"),
+            None => text.to_owned(),
+        };
+        numeric.parse().map_err(|_| {
+            self.invalid(
+                name,
+                "a listening address is an IP address and a port, like `127.0.0.1:8001`",
+            )
+        })
+    }
+
+    fn flag(&self, name: &'static str) -> Result<bool, ConfigError> {
+        match self.text(name) {
+            "true" | "1" => Ok(true),
+            "false" | "0" | "" => Ok(false),
+            _ => Err(self.invalid(name, "it is either `true` or `false`")),
+        }
+    }
+
+    fn origin(&self) -> Result<Option<String>, ConfigError> {
+        let text = self.text("origin");
+        if text.is_empty() {
+            return Ok(None);
+        }
+        if text.contains(|c: char| c.is_whitespace() || c == '+') {
+            return Err(self.invalid("origin", "an origin has no white space and no `+`"));
+        }
+        Ok(Some(text.to_owned()))
+    }
+
+    /// A number within its setting's range; the text is replaced by its printed form.
+    fn number(&mut self, name: &'static str) -> Result<u64, ConfigError> {
+        type Parse = fn(&str) -> Result<u64, UnitError>;
+        type Print = fn(u64) -> String;
+        let at = self.position(name);
+        let setting = &SETTINGS[at];
+        let (parse, print): (Parse, Print) = match setting.kind {
+            Kind::Bytes => (units::parse_bytes, units::format_bytes),
+            Kind::Duration => (units::parse_duration_ms, units::format_duration_ms),
+            _ => (units::parse_count, |number| number.to_string()),
+        };
+        let number = parse(self.text(name)).map_err(|rule| self.invalid(name, rule.to_string()))?;
+        let (low, high) = setting.range;
+        if !(low..=high).contains(&number) {
+            let rule = format!("allowed is {} to {}", print(low), print(high));
+            return Err(self.invalid(name, rule));
+        }
+        self.resolved[at].value = print(number);
+        Ok(number)
+    }
+}
+
+fn find(name: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.name == name)
+}
+
+/// Keys and values of a settings file; values as text, whatever their TOML type.
+fn parse_file(path: &Path, text: &str) -> Result<BTreeMap<&'static str, String>, ConfigError> {
+    let table: toml::Table =
+        text.parse()
+            .map_err(|error: toml::de::Error| ConfigError::Syntax {
+                path: path.to_path_buf(),
+                message: error.to_string().trim_end().to_owned(),
+            })?;
+    let mut values = BTreeMap::new();
+    for (key, value) in table {
+        // There are no tables; `[http] addr` is answered with the setting it stands for.
+        let key = match value.as_table().and_then(|inner| inner.keys().next()) {
+            Some(inner) => format!("{key}.{inner}"),
+            None => key,
+        };
+        let setting = find(&key).ok_or_else(|| ConfigError::UnknownKey {
+            path: path.to_path_buf(),
+            closest: closest(&key, SETTINGS.iter().map(|setting| setting.name)),
+            key: key.clone(),
+        })?;
+        let text = match value {
+            toml::Value::String(text) => text,
+            toml::Value::Integer(number) => number.to_string(),
+            toml::Value::Boolean(flag) => flag.to_string(),
+            other => {
+                return Err(ConfigError::Invalid {
+                    name: setting.name,
+                    from: path.display().to_string(),
+                    value: other.to_string(),
+                    rule: "a setting is a text, a whole number or true or false".to_owned(),
+                });
+            }
+        };
+        values.insert(setting.name, text);
+    }
+    Ok(values)
+}
+
+/// A misspelt variable must not be silently ignored, but others may set `SCRIBE_*` too (Kubernetes does for a
+/// service named `scribe`): a warning, not an error.
+fn unknown_variables(variables: &BTreeMap<String, String>) -> Vec<String> {
+    let known: Vec<String> = SETTINGS.iter().map(Setting::variable).collect();
+    let mut warnings = Vec::new();
+    for name in variables.keys().filter(|name| name.starts_with("SCRIBE_")) {
+        if known.contains(name) || OTHER_VARIABLES.contains(&name.as_str()) {
+            continue;
+        }
+        let nearest = closest(
+            name,
+            known.iter().map(String::as_str).chain(OTHER_VARIABLES),
+        );
+        warnings.push(format!(
+            "variable `{name}` means nothing to scribe; closest is `{nearest}`"
+        ));
+    }
+    warnings
+}
+
+/// The candidate with the smallest edit distance.
+fn closest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> &'a str {
+    candidates
+        .min_by_key(|candidate| edit_distance(word, candidate))
+        .unwrap_or_default()
+}
+
+/// Levenshtein distance in bytes. Both words are short: one is ours, the other a line of a settings file.
+fn edit_distance(left: &str, right: &str) -> usize {
+    let (left, right) = (left.as_bytes(), right.as_bytes());
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (i, a) in left.iter().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in right.iter().enumerate() {
+            let substituted = diagonal + usize::from(!a.eq_ignore_ascii_case(b));
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[right.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAMPLE: &str = include_str!("../../../scribe.toml");
+
+    fn variables(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect()
+    }
+
+    fn resolve_file(text: &str) -> Result<Config, ConfigError> {
+        resolve(
+            &Flags::new(),
+            &BTreeMap::new(),
+            Some((Path::new("scribe.toml"), text)),
+        )
+    }
+
+    fn defaults() -> Config {
+        resolve(&Flags::new(), &BTreeMap::new(), None).unwrap()
+    }
+
+    #[test]
+    fn a_flag_beats_a_variable_beats_the_file_beats_the_default() {
+        let file = Some((
+            Path::new("etc/scribe.toml"),
+            "data_dir = \"from-file\"\nkey_dir = \"from-file\"\nvalue_length_max = \"1MiB\"\n",
+        ));
+        let environment = variables(&[
+            ("SCRIBE_DATA_DIR", "from-variable"),
+            ("SCRIBE_KEY_DIR", "from-variable"),
+        ]);
+        let flags = Flags::from([("data_dir", "from-flag".to_owned())]);
+        let config = resolve(&flags, &environment, file).unwrap();
+
+        assert_eq!(config.data_dir, Path::new("from-flag"));
+        assert_eq!(config.key_dir, Path::new("from-variable"));
+        assert_eq!(config.value_length_max, 1 << 20);
+        assert_eq!(config.publish_interval_ms, 1_000);
+        let sources: BTreeMap<_, _> = config
+            .resolved
+            .iter()
+            .map(|value| (value.name, value.source_text()))
+            .collect();
+        assert_eq!(sources["data_dir"], "flag --data-dir");
+        assert_eq!(sources["key_dir"], "SCRIBE_KEY_DIR");
+        assert_eq!(sources["value_length_max"], "etc/scribe.toml");
+        assert_eq!(sources["publish_interval"], "default");
+    }
+
+    #[test]
+    fn the_defaults_are_the_limits() {
+        let config = defaults();
+        assert_eq!(config.value_length_max, limits::VALUE_LENGTH_DEFAULT_MAX);
+        assert_eq!(config.segment_bytes_max, limits::SEGMENT_BYTES_MAX);
+        assert_eq!(config.segment_leaves_max, limits::SEGMENT_LEAVES_MAX);
+        assert_eq!(config.disk_reserve_bytes, limits::DISK_RESERVE_BYTES);
+        assert_eq!(config.index_cache_bytes, limits::INDEX_CACHE_BYTES);
+        assert_eq!(config.entry_cache_bytes, limits::ENTRY_CACHE_BYTES);
+        assert_eq!(config.request_timeout_ms, limits::REQUEST_TIMEOUT_MS);
+        assert_eq!(config.http_addr, "127.0.0.1:8001".parse().unwrap());
+        assert_eq!(config.origin, None);
+    }
+
+    #[test]
+    fn the_sample_file_changes_nothing_and_documents_every_setting_with_its_default() {
+        let untouched = resolve_file(SAMPLE).unwrap();
+        assert!(
+            untouched
+                .resolved
+                .iter()
+                .all(|value| value.source == Source::Default)
+        );
+
+        let mut uncommented = String::new();
+        for line in SAMPLE.lines() {
+            match line.strip_prefix('#') {
+                Some(rest) if !rest.starts_with(' ') => uncommented.push_str(rest),
+                _ => uncommented.push_str(line),
+            }
+            uncommented.push('\n');
+        }
+        let config = resolve_file(&uncommented).unwrap();
+        for (set, default) in config.resolved.iter().zip(defaults().resolved) {
+            assert!(
+                matches!(set.source, Source::File(_)),
+                "`{}` is not in the sample",
+                set.name
+            );
+            assert_eq!(set.value, default.value, "`{}` in the sample", set.name);
+            let variable = find(set.name).unwrap().variable();
+            assert!(
+                SAMPLE.contains(&variable),
+                "the sample does not name {variable}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_setting_is_used() {
+        // A name asked for that is not in SETTINGS would read the first setting's text.
+        let flags: Flags = [("data_dir", "only-here".to_owned())].into();
+        let config = resolve(&flags, &BTreeMap::new(), None).unwrap();
+        assert_eq!(format!("{config:?}").matches("only-here").count(), 2);
+    }
+
+    #[test]
+    fn an_unknown_key_names_the_closest_known_one() {
+        let error = resolve_file("publish_intervall = \"1s\"").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "unknown setting `publish_intervall` in `scribe.toml`"
+        );
+        assert!(error.hint().unwrap().contains("`publish_interval`"));
+        let error = resolve_file("[http]\naddr = 1").unwrap_err();
+        assert!(
+            error.hint().unwrap().contains("`http_addr`"),
+            "{:?}",
+            error.hint()
+        );
+    }
+
+    #[test]
+    fn an_unknown_variable_is_a_warning() {
+        let environment = variables(&[
+            ("SCRIBE_DATADIR", "x"),
+            ("SCRIBE_SERVER", "http://a"),
+            ("SCRIBE_OUTPUT", "json"),
+        ]);
+        let config = resolve(&Flags::new(), &environment, None).unwrap();
+        assert_eq!(
+            config.warnings,
+            ["variable `SCRIBE_DATADIR` means nothing to scribe; closest is `SCRIBE_DATA_DIR`"]
+        );
+    }
+
+    #[test]
+    fn a_bad_value_names_the_rule_the_value_and_where_it_came_from() {
+        for (line, expected) in [
+            (
+                "value_length_max = \"64MiB\"",
+                "invalid `value_length_max` from scribe.toml: found `64MiB`, but allowed is 1B to 32MiB",
+            ),
+            (
+                "publish_interval = 5",
+                "invalid `publish_interval` from scribe.toml: found `5`, but a duration is a whole number \
+                 with a unit: ms, s, m, h or d",
+            ),
+            (
+                "http_addr = \"example.com:80\"",
+                "invalid `http_addr` from scribe.toml: found `example.com:80`, but a listening address is an \
+                 IP address and a port, like `127.0.0.1:8001`",
+            ),
+            (
+                "raft_addr = \"9001\"",
+                "invalid `raft_addr` from scribe.toml: found `9001`, but an address is a host and a port, \
+                 like `127.0.0.1:9001`",
+            ),
+            (
+                "insecure = \"yes\"",
+                "invalid `insecure` from scribe.toml: found `yes`, but it is either `true` or `false`",
+            ),
+            (
+                "data_dir = \"\"",
+                "invalid `data_dir` from scribe.toml: found ``, but a path must not be empty",
+            ),
+            (
+                "origin = \"two words\"",
+                "invalid `origin` from scribe.toml: found `two words`, but an origin has no white space and \
+                 no `+`",
+            ),
+            (
+                "log = 1.5",
+                "invalid `log` from scribe.toml: found `1.5`, but a setting is a text, a whole number or \
+                 true or false",
+            ),
+        ] {
+            assert_eq!(resolve_file(line).unwrap_err().to_string(), expected);
+        }
+        let error = resolve_file("data_dir = ").unwrap_err();
+        assert!(matches!(error, ConfigError::Syntax { .. }));
+    }
+
+    #[test]
+    fn other_machines_are_kept_out_unless_asked_for() {
+        let exposed = |lines: &str| resolve_file(lines).unwrap().check_exposure();
+        assert!(exposed("http_addr = \"127.0.0.1:0\"").is_ok());
+        assert!(exposed("http_addr = \"[::1]:8001\"").is_ok());
+        assert!(exposed("http_addr = \"localhost:8001\"").is_ok());
+        let error = exposed("http_addr = \"0.0.0.0:8001\"").unwrap_err();
+        assert!(error.hint().unwrap().contains("--insecure"));
+        assert!(exposed("http_addr = \"0.0.0.0:8001\"\ninsecure = true").is_ok());
+    }
+
+    #[test]
+    fn edit_distances() {
+        assert_eq!(edit_distance("", "abc"), 3);
+        assert_eq!(edit_distance("kitten", "sitting"), 3);
+        assert_eq!(edit_distance("same", "SAME"), 0);
+    }
+}
