@@ -22,6 +22,7 @@ pub mod limits;
 pub mod metrics;
 pub mod node;
 pub mod publisher;
+pub mod repair;
 pub mod sequencer;
 pub mod store;
 pub mod units;

@@ -250,19 +250,7 @@ impl Node {
     /// As [`Node::start`], on a disk and an index of the caller's making.
     pub async fn start_on(options: NodeOptions, disk: Arc<dyn Disk>, index: IndexKind) -> Result<Self, StartError> {
         let identity = identity(&options, &*disk)?;
-        let store_options = StoreOptions {
-            log: LogOptions {
-                segment_bytes_max: options.segment_bytes_max,
-                segment_leaves_max: options.segment_leaves_max,
-                ..LogOptions::default()
-            },
-            index,
-            caches: CacheSizes {
-                entry_bytes: options.entry_cache_bytes,
-                index_bytes: options.index_cache_bytes,
-                ..CacheSizes::default()
-            },
-        };
+        let store_options = store_options(&options, index);
         let data_dir = options.data_dir.clone();
         // Recovery reads files and may hash a segment or two: not on a task that serves others.
         let (store, open_report) =
@@ -716,6 +704,23 @@ fn proof_error(error: ProveError<std::io::Error>) -> ReadError {
     match error {
         ProveError::Read(error) => error.into(),
         other => ReadError::Invalid(other.to_string()),
+    }
+}
+
+/// How a node's store is opened.
+pub(crate) fn store_options(options: &NodeOptions, index: IndexKind) -> StoreOptions {
+    StoreOptions {
+        log: LogOptions {
+            segment_bytes_max: options.segment_bytes_max,
+            segment_leaves_max: options.segment_leaves_max,
+            ..LogOptions::default()
+        },
+        index,
+        caches: CacheSizes {
+            entry_bytes: options.entry_cache_bytes,
+            index_bytes: options.index_cache_bytes,
+            ..CacheSizes::default()
+        },
     }
 }
 

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::output::{Failure, Output, ProgressUnit, progress, say};
 use super::serve::{node_options, start_logging};
 use super::{DirectoryArgs, OutputArgs};
-use crate::node::{self, Repair};
+use crate::repair::{Repair, repair};
 
 /// Check or repair the data of a stopped node
 ///
@@ -61,7 +61,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let options = node_options(&config);
     let report = tokio::task::spawn_blocking(move || {
         let bar = progress(None, ProgressUnit::Bytes);
-        let report = node::repair(&options, action, &mut |done, total| {
+        let report = repair(&options, action, &mut |done, total| {
             bar.set_length(total);
             bar.set_position(done);
         });

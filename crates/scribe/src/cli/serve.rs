@@ -48,9 +48,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         Failure::user(format!("cannot listen on {}: {error}", config.http_addr))
             .hint("another node may be running; --http-addr 127.0.0.1:0 takes any free port")
     })?;
-    let address = listener.local_addr().map_err(|error| {
-        Failure::unexpected(format!("cannot tell the listening address: {error}"))
-    })?;
+    let address = listener.local_addr();
     let mut options = node_options(&config);
     options.http_addr = address.to_string();
     let node = start_node(options).await?;
@@ -122,7 +120,7 @@ fn http_options(config: &Config) -> HttpOptions {
     HttpOptions {
         addr: config.http_addr,
         value_length_max: config.value_length_max,
-        request_timeout_ms: config.request_timeout_ms,
+        raft_addr: config.raft_addr.clone(),
         ..HttpOptions::default()
     }
 }
@@ -166,6 +164,11 @@ pub(super) fn check_log_filter(filter: &str) -> Result<tracing_subscriber::EnvFi
 
 /// Sends logs to stderr. A second call in one process changes nothing.
 pub(super) fn start_logging(filter: &str) -> Result<(), Failure> {
+    // At `info` the libraries below would tell more than the node itself.
+    let filter = match filter {
+        "info" => "info,openraft=warn,fjall=warn,lsm_tree=warn",
+        other => other,
+    };
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(check_log_filter(filter)?)
         .with_writer(std::io::stderr)

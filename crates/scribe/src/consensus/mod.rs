@@ -29,7 +29,7 @@ use tokio::sync::{oneshot, watch};
 
 pub use log_store::LogStore;
 pub use network::NetworkFactory;
-pub use state_machine::{SnapshotManifest, StateMachine};
+pub use state_machine::{SnapshotManifest, StateMachine, replay};
 use type_config::leader_of;
 pub use type_config::{AppliedOutcome, NodeId, PeerAddress, Proposal, TypeConfig};
 

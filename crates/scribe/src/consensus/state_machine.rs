@@ -14,7 +14,7 @@ use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, SnapshotMeta, StoredMembership};
 use parking_lot::Mutex;
 
-use super::log_store::{frame_of, to_raft_id, to_store_id};
+use super::log_store::{entry_of, frame_of, to_raft_id, to_store_id};
 use super::membership;
 use super::type_config::{AppliedOutcome, Proposal, TypeConfig};
 use crate::ledger::{self, EntriesFrame, LedgerState, Outcome};
@@ -40,6 +40,21 @@ pub struct SnapshotManifest {
     pub segments: Vec<SealedSegment>,
     /// Log indexes of the frames after the last sealed segment; read from the log when the snapshot is sent.
     pub tail: Range<LogIndex>,
+}
+
+/// Applies what the log holds behind the applied state, committed or not: for looking at a stopped node's data. A
+/// running node applies only what is committed.
+pub fn replay(store: &Store) -> io::Result<()> {
+    let state_machine = StateMachine::new(store.clone());
+    let mut next = store.applied().last_log_id.map_or(0, |id| id.index.0 + 1);
+    loop {
+        let frames = store.log().read(next..u64::MAX, 4 * crate::limits::MIB)?;
+        let Some(last) = frames.last() else { return Ok(()) };
+        next = last.log_id.index.0 + 1;
+        for frame in &frames {
+            state_machine.apply_frame(frame, &entry_of(frame)?.payload)?;
+        }
+    }
 }
 
 impl StateMachine {
