@@ -229,7 +229,9 @@ impl Write for WatchedStream {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.lingering {
             ready!(AsyncWrite::poll_shutdown(Pin::new(self.io.inner_mut()), cx))?;
-            if !self.watch.linger.load(Relaxed) {
+            // In the middle of a head: hyper refused it, and the rest of it may be on its way.
+            let refused_head = self.watch.phase.load(Relaxed) == HEAD;
+            if !refused_head && !self.watch.linger.load(Relaxed) {
                 return Poll::Ready(Ok(()));
             }
             self.lingering = true;
@@ -388,7 +390,8 @@ async fn drive(
     let connection = hyper::server::conn::http1::Builder::new()
         .max_buf_size(READ_BUFFER_MAX)
         .header_read_timeout(None)
-        .pipeline_flush(true)
+        // `pipeline_flush` stays off: it holds an answer back while any byte of a further request is waiting, which
+        // loses the answer to a malformed head and stalls a client that sends half a request ahead.
         .serve_connection(io, service);
     let mut connection = pin!(connection);
     let mut armed = false;

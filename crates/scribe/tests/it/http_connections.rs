@@ -31,7 +31,7 @@ async fn heads_over_their_limits_are_refused() {
 async fn what_is_not_http_is_refused() {
     let server = TestServer::start().await;
     let mut connection = server.connect().await;
-    connection.write(b"HELLO\r\n\r\n").await;
+    connection.write(b"GET / HTTP/9.9\r\n\r\n").await;
     assert_eq!(connection.head().await.status, 400);
     assert!(connection.closes().await);
 

@@ -132,11 +132,12 @@ async fn an_answer_that_would_be_too_large_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_is_all_or_nothing() {
     let server = TestServer::start().await;
-    let old = server.must_put("old", b"v").await;
+    server.must_put("old", b"v").await;
+    let guard = server.must_put("guard", b"v").await;
     let post = async |body: Value| server.post("/v1/transactions", &body).await;
     let reply = post(json!({"operations": [
         {"put": {"key": "a", "value": "1", "content_type": "text/plain", "metadata": {"m": "x"}, "if_absent": true}},
-        {"check": {"key": "old", "if_index": old}},
+        {"check": {"key": "guard", "if_index": guard}},
         {"delete": {"key": "old"}},
         {"put": {"key_base64": "/w==", "value_base64": "/g=="}},
     ]}))
