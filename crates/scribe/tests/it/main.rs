@@ -1,0 +1,3 @@
+//! The one integration-test binary of the node: each module is a kind of test.
+
+mod tidy;
