@@ -92,7 +92,7 @@ pub enum LineProblem {
     #[error("this public key was listed before")]
     DuplicateKey,
     /// The name is taken, reserved or malformed.
-    #[error("name {0:?} is reserved or was defined before")]
+    #[error("name {0:?} is empty, has spaces, is reserved or was defined before")]
     Name(String),
     /// The name is not defined above.
     #[error("name {0:?} is not defined on an earlier line")]
@@ -203,7 +203,15 @@ impl Policy {
     ) -> Result<Policy, PolicyError> {
         let mut text = format!("log {ledger}\n");
         let mut members = String::new();
-        for (name, key) in &nodes {
+        for (at, (name, key)) in nodes.iter().enumerate() {
+            // A name of several words or lines would become something else in the text.
+            if name.is_empty() || name.bytes().any(|byte| byte <= b' ') {
+                let problem = LineProblem::Name(name.clone());
+                return Err(PolicyError::Line {
+                    line: at + 2,
+                    problem,
+                });
+            }
             text.push_str(&format!("witness {name} {key}\n"));
             members.push(' ');
             members.push_str(name);
@@ -448,7 +456,8 @@ impl PolicyReader {
         if keyword.starts_with('#') {
             return Ok(());
         }
-        // A group of every possible member is the longest line there is.
+        // More names than there can be witnesses and groups: one of them is refused as a second use or
+        // as unknown, so cutting the rest off changes no answer.
         let items: Vec<&str> = items.take(2 * POLICY_MEMBERS_MAX + 3).collect();
         match keyword {
             "log" => self.log(&items),

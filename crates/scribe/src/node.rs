@@ -136,7 +136,8 @@ impl StartError {
     /// What to do about it, if there is something.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Store(error) => error.hint(),
+            // The message of a store error carries its own hint line.
+            Self::Store(_) => None,
             Self::Keys(error) => error.hint(),
             Self::Identity { hint, .. } => Some(hint.clone()),
             Self::Consensus(_) | Self::Genesis(_) => None,
@@ -236,7 +237,7 @@ impl Node {
     /// Opens the directories, recovers, leads (a single voter always does), and writes the first entries of a new
     /// ledger. When it returns, the node takes writes.
     pub async fn start(options: NodeOptions) -> Result<Self, StartError> {
-        Self::start_on(options, Arc::new(RealDisk::new()), IndexKind::Fjall).await
+        Self::start_on(options, Arc::new(RealDisk), IndexKind::Fjall).await
     }
 
     /// As [`Node::start`], on a disk and an index of the caller's making.
@@ -513,7 +514,7 @@ impl Node {
         // System entries are filed under the empty key, which no user can have.
         let start = if start.is_empty() { &[0][..] } else { start };
         let range = ScanRange { start: start.to_vec(), end: end.map(<[u8]>::to_vec) };
-        let found = self.inner.store.scan(range, at, limit)?;
+        let found = self.inner.store.scan(&range, at, limit)?;
         Ok(found
             .into_iter()
             .map(|(key, version)| (key, VersionSummary { index: version.index, kind: version.kind }))
@@ -700,7 +701,7 @@ fn proof_error(error: ProveError<std::io::Error>) -> ReadError {
 
 /// Who this node is: what the data directory says, or, for a new one, node 1 of a new cluster.
 fn identity(options: &NodeOptions, disk: &dyn Disk) -> Result<LogIdentity, StartError> {
-    match crate::store::recovery::read_identity(disk, &options.data_dir)? {
+    match crate::store::vote::read_identity(disk, &options.data_dir)? {
         Some(identity) => Ok(identity),
         None => Ok(LogIdentity { cluster_id: options.world.random(), node_id: 1 }),
     }

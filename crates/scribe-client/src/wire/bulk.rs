@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use scribe_proof::METADATA_PAIRS_MAX;
 use serde::de::{MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -14,9 +15,6 @@ use utoipa::ToSchema;
 
 use super::bytes::{BytesError, HexHash, Text, from_base64, to_base64};
 use super::{Appended, Problem};
-
-/// User pairs a line may name before it is refused unread; the ledger's own limit.
-pub const METADATA_PAIRS_MAX: usize = 16;
 
 /// One line of a bulk upload, borrowing from the input.
 ///

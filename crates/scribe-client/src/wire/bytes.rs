@@ -31,6 +31,18 @@ impl HexHash {
     }
 }
 
+impl From<scribe_proof::Hash> for HexHash {
+    fn from(hash: scribe_proof::Hash) -> HexHash {
+        HexHash(hash.0)
+    }
+}
+
+impl From<HexHash> for scribe_proof::Hash {
+    fn from(hash: HexHash) -> scribe_proof::Hash {
+        scribe_proof::Hash(hash.0)
+    }
+}
+
 impl fmt::Display for HexHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The digits are ASCII, so this never falls back.

@@ -176,7 +176,13 @@ impl ConsensusNode {
         let raft = Raft::new(node_id, Arc::new(config), NetworkFactory, log_store, state_machine)
             .await
             .map_err(|fatal| ConsensusError::Stopped(fatal.to_string()))?;
-        Ok(Self { raft, node_id, peers: Arc::default() })
+        let node = Self { raft, node_id, peers: Arc::default() };
+        // Alone, there is nobody whose lease must run out first: stand for election at once instead of after a timeout.
+        let voters: Vec<NodeId> = node.metrics().membership_config.voter_ids().collect();
+        if voters == [node_id] {
+            node.raft.trigger().elect(false).await.map_err(|fatal| fatal_error(&fatal))?;
+        }
+        Ok(node)
     }
 
     /// Gives a group that has never had a membership its first one. The same members again are a success: a crash
@@ -311,8 +317,9 @@ impl ConsensusNode {
     }
 
     /// Tells the Raft core that log entries up to `index` may be fetched as sealed segments only. A watermark: nothing
-    /// is deleted.
+    /// is deleted. The core purges only what a snapshot covers, and a snapshot is a list, so one is made first.
     pub async fn purge_log(&self, index: LogIndex) -> Result<(), ConsensusError> {
+        self.raft.trigger().snapshot().await.map_err(|fatal| fatal_error(&fatal))?;
         self.raft.trigger().purge_log(index.0).await.map_err(|fatal| ConsensusError::Stopped(fatal.to_string()))
     }
 

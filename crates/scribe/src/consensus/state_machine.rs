@@ -5,6 +5,7 @@
 //! correct leader can have committed, or when this node's own tree disagrees with what the voters agreed on.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
@@ -17,7 +18,7 @@ use super::log_store::{frame_of, to_raft_id, to_store_id};
 use super::membership;
 use super::type_config::{AppliedOutcome, Proposal, TypeConfig};
 use crate::ledger::{self, EntriesFrame, LedgerState, Outcome};
-use crate::store::frame::{Frame, FrameKind, FramePosition};
+use crate::store::frame::{Frame, FrameKind, FramePosition, LogIndex};
 use crate::store::segment::SealedSegment;
 use crate::store::{Applied, Effects, LeafEffect, Store};
 
@@ -37,8 +38,8 @@ pub struct SnapshotManifest {
     pub applied: Applied,
     /// Every sealed segment, oldest first.
     pub segments: Vec<SealedSegment>,
-    /// The frames after the last sealed segment.
-    pub tail: Vec<Frame>,
+    /// Log indexes of the frames after the last sealed segment; read from the log when the snapshot is sent.
+    pub tail: Range<LogIndex>,
 }
 
 impl StateMachine {
@@ -218,14 +219,7 @@ impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
         let segments: Vec<SealedSegment> = self.store.log().sealed().to_vec();
         let first = segments.last().map_or(0, |segment| segment.last_log_id.index.0 + 1);
         let end = applied.last_log_id.map_or(0, |id| id.index.0 + 1);
-        let mut tail = Vec::new();
-        let mut next = first;
-        while next < end {
-            let frames = self.store.log().read(next..end, crate::limits::SEGMENT_BYTES_MAX as usize)?;
-            let Some(last) = frames.last() else { break };
-            next = last.log_id.index.0 + 1;
-            tail.extend(frames);
-        }
+        let tail = LogIndex(first)..LogIndex(end.max(first));
         let manifest = SnapshotManifest { applied, segments, tail };
         let meta = Self::meta(&manifest)?;
         *self.snapshot.lock() = Some(manifest.clone());

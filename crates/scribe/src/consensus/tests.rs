@@ -30,7 +30,7 @@ struct Builder;
 fn open(directory: &Path) -> Store {
     let identity = LogIdentity { cluster_id: [7; 16], node_id: 1 };
     let options = StoreOptions { index: IndexKind::Memory, ..StoreOptions::default() };
-    Store::open(Arc::new(RealDisk::new()), directory, identity, options).unwrap().0
+    Store::open(Arc::new(RealDisk), directory, identity, options).unwrap().0
 }
 
 impl StoreBuilder<TypeConfig, LogStore, StateMachine, (TempDir, Closer)> for Builder {

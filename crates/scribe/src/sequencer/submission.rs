@@ -235,7 +235,7 @@ impl Collector {
         if self.remaining.fetch_sub(1, Ordering::AcqRel) == 1
             && let Some(done) = self.done.lock().take()
         {
-            drop(done.send(()));
+            let _ = done.send(());
         }
     }
 

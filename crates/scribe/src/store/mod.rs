@@ -66,9 +66,7 @@ use crate::limits;
 
 pub use self::check::CheckReport;
 pub use self::index::ScanRange;
-pub use self::view::{
-    Applied, ApplyTicket, Effects, LeafEffect, Remembered, StoredEntry, Version,
-};
+pub use self::view::{Applied, ApplyTicket, Effects, LeafEffect, Remembered, StoredEntry, Version};
 pub use self::walk::{CheckError, Damage, takes_leaves};
 
 /// How to open a store.
@@ -172,7 +170,7 @@ impl Store {
         identity: LogIdentity,
         options: StoreOptions,
     ) -> Result<(Self, OpenReport), StoreError> {
-        let (log, recovered) = Log::open(disk.clone(), directory, identity, options.log)?;
+        let (log, recovered) = Log::open(disk.clone(), directory, identity, options.log.clone())?;
         let opened = Self::open_view(disk, directory, log.clone(), recovered, &options);
         if opened.is_err() {
             log.shutdown();
@@ -415,12 +413,7 @@ impl Inner {
 }
 
 impl Applier {
-    fn check(
-        &self,
-        frame: &Frame,
-        position: FramePosition,
-        effects: &Effects,
-    ) -> io::Result<()> {
+    fn check(&self, frame: &Frame, position: FramePosition, effects: &Effects) -> io::Result<()> {
         if let Some(last) = self.applied.last_log_id {
             if frame.log_id.index != last.index.next() {
                 return Err(invalid(format!(

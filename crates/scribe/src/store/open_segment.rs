@@ -141,8 +141,13 @@ impl OpenSegment {
                 self.keys.insert(key.into(), Versions::One(version));
             }
         }
-        if self.times.last().is_none_or(|(last, _)| timestamp_ms > *last) {
-            self.times.push((timestamp_ms, self.end_size().next_index()));
+        if self
+            .times
+            .last()
+            .is_none_or(|(last, _)| timestamp_ms > *last)
+        {
+            self.times
+                .push((timestamp_ms, self.end_size().next_index()));
         }
         self.leaves += 1;
     }
@@ -173,7 +178,11 @@ impl OpenSegment {
 
     /// All remembered writes by ascending key hash, as the index wants them.
     pub fn remembered_sorted(&self) -> Vec<([u8; 16], Remembered)> {
-        let mut all: Vec<_> = self.remembered.iter().map(|(key, value)| (*key, *value)).collect();
+        let mut all: Vec<_> = self
+            .remembered
+            .iter()
+            .map(|(key, value)| (*key, *value))
+            .collect();
         all.sort_unstable_by_key(|(key_hash, _)| *key_hash);
         all
     }
@@ -189,7 +198,13 @@ impl OpenSegment {
         if let Some(versions) = self.keys.get(key) {
             let versions = versions.as_slice();
             let end = self.count_below(versions, below);
-            out.extend(versions[..end].iter().rev().take(limit).map(|v| self.version_at(*v)));
+            out.extend(
+                versions[..end]
+                    .iter()
+                    .rev()
+                    .take(limit)
+                    .map(|v| self.version_at(*v)),
+            );
         }
     }
 
@@ -248,7 +263,9 @@ impl OpenSegment {
     /// The frame that holds leaf `index`, and the leaf's place in it; `None` when it is not in this segment.
     pub fn locate(&self, index: LeafIndex) -> Option<(FramePosition, u16)> {
         let leaf = self.relative(index)?;
-        let frame = self.frames.partition_point(|frame| frame.first_leaf <= leaf);
+        let frame = self
+            .frames
+            .partition_point(|frame| frame.first_leaf <= leaf);
         let frame = self.frames.get(frame.checked_sub(1)?)?;
         Some((self.position(frame), (leaf - frame.first_leaf) as u16))
     }
@@ -256,7 +273,9 @@ impl OpenSegment {
     /// How many leaves of the ledger have a timestamp at or before `timestamp_ms`, if this segment can tell: `None`
     /// when all of its leaves are later.
     pub fn size_at_time(&self, timestamp_ms: u64) -> Option<TreeSize> {
-        let later = self.times.partition_point(|(time, _)| *time <= timestamp_ms);
+        let later = self
+            .times
+            .partition_point(|(time, _)| *time <= timestamp_ms);
         match (later, self.times.get(later)) {
             (0, _) => None,
             (_, Some((_, first))) => Some(TreeSize::new(first.get())),
@@ -286,7 +305,10 @@ impl OpenSegment {
     fn version_at(&self, version: OpenVersion) -> Version {
         let frame = &self.frames[version.frame as usize];
         Version {
-            index: self.start_size.grown_by(u64::from(version.leaf)).next_index(),
+            index: self
+                .start_size
+                .grown_by(u64::from(version.leaf))
+                .next_index(),
             kind: version.kind,
             position: self.position(frame),
             slot: (version.leaf - frame.first_leaf) as u16,
@@ -329,9 +351,15 @@ mod tests {
         assert_eq!(newest.position.offset, 144);
         assert_eq!(newest.kind, LeafKind::Delete);
         let older = segment.latest(b"a", TreeSize::new(102)).unwrap();
-        assert_eq!((older.index.get(), older.slot, older.position.offset), (100, 0, 64));
+        assert_eq!(
+            (older.index.get(), older.slot, older.position.offset),
+            (100, 0, 64)
+        );
         assert_eq!(segment.latest(b"a", TreeSize::new(100)), None);
-        assert_eq!(segment.version(b"b", LeafIndex::new(101)).map(|v| v.slot), Some(1));
+        assert_eq!(
+            segment.version(b"b", LeafIndex::new(101)).map(|v| v.slot),
+            Some(1)
+        );
         assert_eq!(segment.version(b"b", LeafIndex::new(102)), None);
     }
 
@@ -339,7 +367,11 @@ mod tests {
     fn leaves_are_located() {
         let segment = sample();
         let offsets: Vec<_> = (99..104)
-            .map(|i| segment.locate(LeafIndex::new(i)).map(|(p, s)| (p.offset, s)))
+            .map(|i| {
+                segment
+                    .locate(LeafIndex::new(i))
+                    .map(|(p, s)| (p.offset, s))
+            })
             .collect();
         assert_eq!(
             offsets,

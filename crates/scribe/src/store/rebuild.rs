@@ -33,7 +33,9 @@ pub(super) fn bring_tree_up(
     tree: &TreeFiles,
     sealed: &[SealedSegment],
 ) -> Result<usize, StoreError> {
-    let size = sealed.last().map_or(TreeSize::EMPTY, |last| last.footer.end_size);
+    let size = sealed
+        .last()
+        .map_or(TreeSize::EMPTY, |last| last.footer.end_size);
     tree.cut(size)?;
     let mut good = sealed.len();
     while good > 0 {
@@ -186,9 +188,9 @@ pub(super) fn bring_index_up(
     let in_index = |error| StoreError::io("fill", Path::new("index"), error);
     let mut known = index.segments().and_then(|known| {
         for (place, segment) in known.iter().enumerate() {
-            let other = sealed.get(place).is_some_and(|sealed| {
-                identity(sealed, segment.versions) != *segment
-            });
+            let other = sealed
+                .get(place)
+                .is_some_and(|sealed| identity(sealed, segment.versions) != *segment);
             if segment.number as usize != place || other {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidData,
@@ -253,4 +255,3 @@ impl Store {
         rebuilt.map(|segments| segments as u64)
     }
 }
-

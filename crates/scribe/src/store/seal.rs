@@ -49,16 +49,18 @@ impl Sealer {
     /// Starts the thread. It holds the store only while it seals, so that a dropped store ends it.
     pub(crate) fn start(store: Weak<Inner>) -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel::<SealJob>();
-        let thread = thread::Builder::new().name("sealer".into()).spawn(move || {
-            while let Ok(job) = queue.recv() {
-                let Some(store) = store.upgrade() else {
-                    return;
-                };
-                if store.stopping.load(Ordering::Acquire) || !store.run(job) {
-                    return;
+        let thread = thread::Builder::new()
+            .name("sealer".into())
+            .spawn(move || {
+                while let Ok(job) = queue.recv() {
+                    let Some(store) = store.upgrade() else {
+                        return;
+                    };
+                    if store.stopping.load(Ordering::Acquire) || !store.run(job) {
+                        return;
+                    }
                 }
-            }
-        })?;
+            })?;
         Ok(Self { jobs, thread })
     }
 
@@ -94,7 +96,8 @@ impl Inner {
             view.sealed = state;
             view.complete.pop_front()
         };
-        self.waiting.send_modify(|waiting| *waiting = waiting.saturating_sub(1));
+        self.waiting
+            .send_modify(|waiting| *waiting = waiting.saturating_sub(1));
         // Tens of milliseconds for a full segment: outside the lock, on this thread.
         drop(segment);
         drop(done);
@@ -145,7 +148,8 @@ impl Inner {
         // A crash here leaves an index that is ahead: what it knows of this segment is compared when it is sealed
         // again, and versions at or beyond the sealed size are never taken from it.
 
-        self.log.manifest_append(ManifestRecord::Sealed(Box::new(sealed)))?;
+        self.log
+            .manifest_append(ManifestRecord::Sealed(Box::new(sealed)))?;
         Ok(true)
     }
 
@@ -168,10 +172,9 @@ impl Inner {
             );
             let all = self.log.sealed();
             self.index_rebuilding.store(true, Ordering::Release);
-            let rebuilt = self
-                .index
-                .clear()
-                .and_then(|()| rebuild::ingest_segments(&self.log, &*self.index, &all, 0, |_, _| {}));
+            let rebuilt = self.index.clear().and_then(|()| {
+                rebuild::ingest_segments(&self.log, &*self.index, &all, 0, |_, _| {})
+            });
             self.index_rebuilding.store(false, Ordering::Release);
             return rebuilt.map(|_| ());
         }

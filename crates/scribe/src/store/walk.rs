@@ -8,7 +8,7 @@ use scribe_proof::index::{LeafIndex, TreeSize};
 use scribe_proof::leaf::Leaf;
 
 use super::frame::{
-    self, Frame, FrameError, FrameHeader, FrameKind, FramePosition, HEADER_LENGTH, ParsedFrame,
+    self, FrameError, FrameHeader, FrameKind, FramePosition, HEADER_LENGTH, ParsedFrame,
 };
 use super::log::Log;
 use super::segment::{SEGMENT_HEADER_LENGTH, SealedSegment, file_name};
@@ -31,9 +31,7 @@ pub fn takes_leaves(
     first_leaf: LeafIndex,
     tree_size: TreeSize,
 ) -> bool {
-    kind == FrameKind::Entries
-        && term == sequencing_term
-        && first_leaf == tree_size.next_index()
+    kind == FrameKind::Entries && term == sequencing_term && first_leaf == tree_size.next_index()
 }
 
 /// Something on disk is not what was written.
@@ -101,6 +99,12 @@ impl<'a> FrameWalk<'a> {
         self
     }
 
+    /// The same, reading about `bytes` at once.
+    pub(crate) fn steps_of(mut self, bytes: u64) -> Self {
+        self.buffer_length = bytes.clamp(HEADER_WALK_BYTES, WALK_BYTES);
+        self
+    }
+
     /// A walk over all frames of a sealed segment.
     pub(crate) fn sealed(log: &'a Log, sealed: &SealedSegment) -> Self {
         Self::new(
@@ -110,11 +114,6 @@ impl<'a> FrameWalk<'a> {
             SEGMENT_HEADER_LENGTH as u64,
             sealed.body_length,
         )
-    }
-
-    /// Where the next frame starts.
-    pub(crate) fn offset(&self) -> u64 {
-        self.offset
     }
 
     /// The next frame with its position and its bytes as they lie on disk; `None` at the end.
@@ -140,7 +139,9 @@ impl<'a> FrameWalk<'a> {
     }
 
     /// The next header only, without any CRC being checked; `None` at the end.
-    pub(crate) fn next_header(&mut self) -> Result<Option<(FramePosition, FrameHeader)>, CheckError> {
+    pub(crate) fn next_header(
+        &mut self,
+    ) -> Result<Option<(FramePosition, FrameHeader)>, CheckError> {
         if self.offset >= self.end {
             return Ok(None);
         }
@@ -148,10 +149,9 @@ impl<'a> FrameWalk<'a> {
         let header = FrameHeader::parse(&bytes).map_err(|error| self.damage(error.to_string()))?;
         let length = header.total_length();
         if length as u64 > self.end - self.offset {
-            return Err(self.damage(format!(
-                "frame needs {length} bytes, {} are left",
-                self.end - self.offset
-            )));
+            let left = self.end - self.offset;
+            let reason = format!("frame needs {length} bytes, {left} are left");
+            return Err(self.damage(reason).into());
         }
         let position = self.position(length);
         self.offset += length as u64;
@@ -203,7 +203,6 @@ pub(crate) fn sealed_path(sealed: &SealedSegment) -> PathBuf {
 /// One frame of a segment whose place in the ledger is known.
 pub(crate) struct PlacedFrame<'a> {
     pub position: FramePosition,
-    pub frame: &'a Frame,
     pub raw: &'a Bytes,
     pub tree_size: TreeSize,
     /// Its entries, unless it has none or is void.
@@ -238,7 +237,7 @@ impl PlacedFrame<'_> {
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
     pub tree_size: TreeSize,
-    /// Chain CRC and log index of the frame before; `None` where they are not known.
+    /// Chain CRC and log index of the frame before (wrapping: 2^64-1 before index 0); `None` where they are not known.
     pub previous: Option<(u32, u64)>,
 }
 
@@ -248,7 +247,7 @@ impl Place {
         &mut self,
         walk: &FrameWalk<'_>,
         position: FramePosition,
-        parsed: &'a ParsedFrame,
+        parsed: &ParsedFrame,
         raw: &'a Bytes,
     ) -> Result<PlacedFrame<'a>, Damage> {
         let frame = &parsed.frame;
@@ -264,7 +263,7 @@ impl Place {
                     parsed.previous_chain
                 )));
             }
-            if frame.log_id.index.0 != index + 1 {
+            if frame.log_id.index.0 != index.wrapping_add(1) {
                 return Err(here(format!(
                     "log index is {}, the frame before has {index}",
                     frame.log_id.index
@@ -293,7 +292,6 @@ impl Place {
         };
         Ok(PlacedFrame {
             position,
-            frame,
             raw,
             tree_size,
             batch,

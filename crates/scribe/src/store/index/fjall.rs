@@ -52,7 +52,8 @@ pub struct FjallIndex {
 
 #[derive(Clone)]
 struct Open {
-    database: Database,
+    /// Its threads end when the last handle goes.
+    _database: Database,
     versions: Keyspace,
     remembered: Keyspace,
 }
@@ -137,7 +138,7 @@ fn try_open(directory: &Path, cache_bytes: u64, now_ms: Arc<AtomicU64>) -> ::fja
     })?;
     let remembered = database.keyspace("remembered", KeyspaceCreateOptions::default)?;
     Ok(Open {
-        database,
+        _database: database,
         versions,
         remembered,
     })
@@ -155,7 +156,7 @@ impl KeyIndex for FjallIndex {
         Ok(segments)
     }
 
-    fn ingest(&self, batch: SegmentBatch<'_>) -> io::Result<()> {
+    fn ingest(&self, batch: SegmentBatch<'_, '_>) -> io::Result<()> {
         let open = self.handle()?;
         self.now_ms.fetch_max(batch.now_ms, Ordering::Relaxed);
 

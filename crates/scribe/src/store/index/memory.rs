@@ -32,7 +32,7 @@ impl KeyIndex for MemoryIndex {
         Ok(self.state.read().segments.values().copied().collect())
     }
 
-    fn ingest(&self, batch: SegmentBatch<'_>) -> io::Result<()> {
+    fn ingest(&self, batch: SegmentBatch<'_, '_>) -> io::Result<()> {
         let mut state = self.state.write();
         for (key, version) in batch.versions {
             let versions = match state.keys.get_mut(key) {

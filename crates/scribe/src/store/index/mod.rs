@@ -43,13 +43,13 @@ pub struct IndexedSegment {
 }
 
 /// Everything one sealed segment brings to the index.
-pub struct SegmentBatch<'a> {
+pub struct SegmentBatch<'a, 'k> {
     /// Written with the data, in one step: the watermark.
     pub segment: IndexedSegment,
     /// Versions, keys ascending, newest first within a key. No key and index twice.
-    pub versions: &'a mut dyn Iterator<Item = (&'a [u8], Version)>,
+    pub versions: &'a mut (dyn Iterator<Item = (&'k [u8], Version)> + 'a),
     /// Idempotency keys, ascending, each once (the newest).
-    pub remembered: &'a mut dyn Iterator<Item = ([u8; 16], Remembered)>,
+    pub remembered: &'a mut (dyn Iterator<Item = ([u8; 16], Remembered)> + 'a),
     /// Newest timestamp of the ledger: what is older than the window may be forgotten.
     pub now_ms: u64,
 }
@@ -67,14 +67,11 @@ impl ScanRange {
     /// All keys that begin with `prefix`.
     pub fn prefix(prefix: &[u8]) -> Self {
         // The end is the prefix with its last byte below 255 increased and the rest cut.
-        let end = prefix
-            .iter()
-            .rposition(|byte| *byte != 0xff)
-            .map(|last| {
-                let mut end = prefix[..=last].to_vec();
-                end[last] += 1;
-                end
-            });
+        let end = prefix.iter().rposition(|byte| *byte != 0xff).map(|last| {
+            let mut end = prefix[..=last].to_vec();
+            end[last] += 1;
+            end
+        });
         Self {
             start: prefix.to_vec(),
             end,
@@ -89,7 +86,7 @@ pub trait KeyIndex: Send + Sync + std::fmt::Debug {
     /// The segments taken in, ascending. A batch is in completely or not at all.
     fn segments(&self) -> io::Result<Vec<IndexedSegment>>;
     /// Takes in one segment: versions, idempotency keys and the watermark. Repeating it is harmless.
-    fn ingest(&self, batch: SegmentBatch<'_>) -> io::Result<()>;
+    fn ingest(&self, batch: SegmentBatch<'_, '_>) -> io::Result<()>;
     /// Newest version of `key` whose index is below `below`.
     fn latest(&self, key: &[u8], below: TreeSize) -> io::Result<Option<Version>>;
     /// Versions of `key` with an index below `below`, newest first, at most `limit`, appended to `out`.
@@ -375,7 +372,9 @@ pub(crate) mod tests {
                     end_root: Hash([number as u8; 32]),
                     versions: batch.len() as u64,
                 },
-                versions: &mut batch.iter().map(|(key, version)| (key.as_slice(), *version)),
+                versions: &mut batch
+                    .iter()
+                    .map(|(key, version)| (key.as_slice(), *version)),
                 remembered: &mut [(
                     [number as u8; 16],
                     Remembered {
@@ -394,8 +393,17 @@ pub(crate) mod tests {
     /// Every implementation must answer like a map from key to list of indexes.
     pub(crate) fn check_like_model(index: &dyn KeyIndex) {
         let keys: Vec<Vec<u8>> = [
-            &b"a"[..], b"a\0", b"a\0\0", b"a\0\xff", b"a\x01", b"ab", b"b", b"\0", b"\xff",
-            b"\xff\xff", b"key-with-many-versions",
+            &b"a"[..],
+            b"a\0",
+            b"a\0\0",
+            b"a\0\xff",
+            b"a\x01",
+            b"ab",
+            b"b",
+            b"\0",
+            b"\xff",
+            b"\xff\xff",
+            b"key-with-many-versions",
         ]
         .iter()
         .map(|key| key.to_vec())
@@ -425,13 +433,20 @@ pub(crate) mod tests {
 
         for below in [0, 1, next / 3, next / 2, next, u64::MAX] {
             let at = TreeSize::new(below);
-            for key in keys.iter().chain([&b"missing".to_vec(), &b"a\x02".to_vec()]) {
+            for key in keys
+                .iter()
+                .chain([&b"missing".to_vec(), &b"a\x02".to_vec()])
+            {
                 let versions: Vec<u64> = whole
                     .get(key)
                     .map(|all| all.iter().rev().copied().filter(|i| *i < below).collect())
                     .unwrap_or_default();
                 let found = index.latest(key, at).unwrap();
-                assert_eq!(found, versions.first().map(|i| version(*i)), "{key:?} below {below}");
+                assert_eq!(
+                    found,
+                    versions.first().map(|i| version(*i)),
+                    "{key:?} below {below}"
+                );
                 for limit in [0, 1, 3, 100] {
                     let mut out = Vec::new();
                     index.versions(key, at, limit, &mut out).unwrap();
@@ -475,7 +490,10 @@ pub(crate) mod tests {
         index
             .visit(&mut |key, found| {
                 assert_eq!(found, version(found.index.get()));
-                visited.entry(key.to_vec()).or_default().insert(0, found.index.get());
+                visited
+                    .entry(key.to_vec())
+                    .or_default()
+                    .insert(0, found.index.get());
                 Ok(())
             })
             .unwrap();
