@@ -281,7 +281,7 @@ fn nor_in_scripts_by_chance() {
     let count = std::env::var("SCRIBE_CRASH_SCRIPTS")
         .ok()
         .and_then(|count| count.parse().ok());
-    for seed in 0..count.unwrap_or(6) {
+    for seed in 0..count.unwrap_or(3) {
         let script = random_script(seed);
         for (preallocate, pipelined) in [(false, false), (true, false), (true, true)] {
             let violations = crash_everywhere(&small(preallocate), &script, pipelined, 2, false);
