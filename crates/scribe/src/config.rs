@@ -149,14 +149,6 @@ pub const SETTINGS: &[Setting] = &[
         "how often a checkpoint is signed while there are new entries",
     ),
     setting(
-        "request_timeout",
-        "--request-timeout",
-        Kind::Duration,
-        "10s",
-        (100, 600_000),
-        "how long a write may take before its outcome is reported as unknown",
-    ),
-    setting(
         "segment_bytes_max",
         "--segment-bytes-max",
         Kind::Bytes,
@@ -274,8 +266,6 @@ pub struct Config {
     pub value_length_max: usize,
     /// How often a checkpoint is signed while there are new entries.
     pub publish_interval_ms: u64,
-    /// How long a write may take before its outcome is reported as unknown.
-    pub request_timeout_ms: u64,
     /// Size at which a segment is sealed.
     pub segment_bytes_max: u64,
     /// Leaves at which a segment is sealed.
@@ -348,6 +338,12 @@ pub enum ConfigError {
         /// Address found.
         found: SocketAddr,
     },
+    /// There are no keys where the ledger's should be.
+    #[error("no ledger key in `{}`", path.display())]
+    NoKeys {
+        /// Key directory.
+        path: PathBuf,
+    },
 }
 
 impl ConfigError {
@@ -361,6 +357,7 @@ impl ConfigError {
                 "anybody who can reach the address can write: pass --insecure if that is wanted"
                     .to_owned(),
             ),
+            Self::NoKeys { .. } => Some("--key-dir names the directory of its keys".to_owned()),
             _ => None,
         }
     }
@@ -446,7 +443,6 @@ pub fn resolve(
         value_length_max: usize::try_from(values.number("value_length_max")?)
             .unwrap_or(limits::VALUE_LENGTH_CEILING),
         publish_interval_ms: values.number("publish_interval")?,
-        request_timeout_ms: values.number("request_timeout")?,
         segment_bytes_max: values.number("segment_bytes_max")?,
         segment_leaves_max: values.number("segment_leaves_max")?,
         disk_reserve_bytes: values.number("disk_reserve")?,
@@ -472,6 +468,22 @@ impl Config {
         }
         Err(ConfigError::Exposed {
             found: self.http_addr,
+        })
+    }
+}
+
+impl Config {
+    /// Refuses a key directory without a ledger key, for commands that only look: a node would make new keys, which
+    /// do not belong to the ledger.
+    ///
+    /// # Errors
+    /// [`ConfigError::NoKeys`].
+    pub fn expect_keys(&self) -> Result<(), ConfigError> {
+        if self.key_dir.join(crate::keys::LEDGER_KEY_FILE).exists() {
+            return Ok(());
+        }
+        Err(ConfigError::NoKeys {
+            path: self.key_dir.clone(),
         })
     }
 }
@@ -665,206 +677,4 @@ fn edit_distance(left: &str, right: &str) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SAMPLE: &str = include_str!("../../../scribe.toml");
-
-    fn variables(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect()
-    }
-
-    fn resolve_file(text: &str) -> Result<Config, ConfigError> {
-        resolve(
-            &Flags::new(),
-            &BTreeMap::new(),
-            Some((Path::new("scribe.toml"), text)),
-        )
-    }
-
-    fn defaults() -> Config {
-        resolve(&Flags::new(), &BTreeMap::new(), None).unwrap()
-    }
-
-    #[test]
-    fn a_flag_beats_a_variable_beats_the_file_beats_the_default() {
-        let file = Some((
-            Path::new("etc/scribe.toml"),
-            "data_dir = \"from-file\"\nkey_dir = \"from-file\"\nvalue_length_max = \"1MiB\"\n",
-        ));
-        let environment = variables(&[
-            ("SCRIBE_DATA_DIR", "from-variable"),
-            ("SCRIBE_KEY_DIR", "from-variable"),
-        ]);
-        let flags = Flags::from([("data_dir", "from-flag".to_owned())]);
-        let config = resolve(&flags, &environment, file).unwrap();
-
-        assert_eq!(config.data_dir, Path::new("from-flag"));
-        assert_eq!(config.key_dir, Path::new("from-variable"));
-        assert_eq!(config.value_length_max, 1 << 20);
-        assert_eq!(config.publish_interval_ms, 1_000);
-        let sources: BTreeMap<_, _> = config
-            .resolved
-            .iter()
-            .map(|value| (value.name, value.source_text()))
-            .collect();
-        assert_eq!(sources["data_dir"], "flag --data-dir");
-        assert_eq!(sources["key_dir"], "SCRIBE_KEY_DIR");
-        assert_eq!(sources["value_length_max"], "etc/scribe.toml");
-        assert_eq!(sources["publish_interval"], "default");
-    }
-
-    #[test]
-    fn the_defaults_are_the_limits() {
-        let config = defaults();
-        assert_eq!(config.value_length_max, limits::VALUE_LENGTH_DEFAULT_MAX);
-        assert_eq!(config.segment_bytes_max, limits::SEGMENT_BYTES_MAX);
-        assert_eq!(config.segment_leaves_max, limits::SEGMENT_LEAVES_MAX);
-        assert_eq!(config.disk_reserve_bytes, limits::DISK_RESERVE_BYTES);
-        assert_eq!(config.index_cache_bytes, limits::INDEX_CACHE_BYTES);
-        assert_eq!(config.entry_cache_bytes, limits::ENTRY_CACHE_BYTES);
-        assert_eq!(config.request_timeout_ms, limits::REQUEST_TIMEOUT_MS);
-        assert_eq!(config.http_addr, "127.0.0.1:8001".parse().unwrap());
-        assert_eq!(config.origin, None);
-    }
-
-    #[test]
-    fn the_sample_file_changes_nothing_and_documents_every_setting_with_its_default() {
-        let untouched = resolve_file(SAMPLE).unwrap();
-        assert!(
-            untouched
-                .resolved
-                .iter()
-                .all(|value| value.source == Source::Default)
-        );
-
-        let mut uncommented = String::new();
-        for line in SAMPLE.lines() {
-            match line.strip_prefix('#') {
-                Some(rest) if !rest.starts_with(' ') => uncommented.push_str(rest),
-                _ => uncommented.push_str(line),
-            }
-            uncommented.push('\n');
-        }
-        let config = resolve_file(&uncommented).unwrap();
-        for (set, default) in config.resolved.iter().zip(defaults().resolved) {
-            assert!(
-                matches!(set.source, Source::File(_)),
-                "`{}` is not in the sample",
-                set.name
-            );
-            assert_eq!(set.value, default.value, "`{}` in the sample", set.name);
-            let variable = find(set.name).unwrap().variable();
-            assert!(
-                SAMPLE.contains(&variable),
-                "the sample does not name {variable}"
-            );
-        }
-    }
-
-    #[test]
-    fn every_setting_is_used() {
-        // A name asked for that is not in SETTINGS would read the first setting's text.
-        let flags: Flags = [("data_dir", "only-here".to_owned())].into();
-        let config = resolve(&flags, &BTreeMap::new(), None).unwrap();
-        assert_eq!(format!("{config:?}").matches("only-here").count(), 2);
-    }
-
-    #[test]
-    fn an_unknown_key_names_the_closest_known_one() {
-        let error = resolve_file("publish_intervall = \"1s\"").unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "unknown setting `publish_intervall` in `scribe.toml`"
-        );
-        assert!(error.hint().unwrap().contains("`publish_interval`"));
-        let error = resolve_file("[http]\naddr = 1").unwrap_err();
-        assert!(
-            error.hint().unwrap().contains("`http_addr`"),
-            "{:?}",
-            error.hint()
-        );
-    }
-
-    #[test]
-    fn an_unknown_variable_is_a_warning() {
-        let environment = variables(&[
-            ("SCRIBE_DATADIR", "x"),
-            ("SCRIBE_SERVER", "http://a"),
-            ("SCRIBE_OUTPUT", "json"),
-        ]);
-        let config = resolve(&Flags::new(), &environment, None).unwrap();
-        assert_eq!(
-            config.warnings,
-            ["variable `SCRIBE_DATADIR` means nothing to scribe; closest is `SCRIBE_DATA_DIR`"]
-        );
-    }
-
-    #[test]
-    fn a_bad_value_names_the_rule_the_value_and_where_it_came_from() {
-        for (line, expected) in [
-            (
-                "value_length_max = \"64MiB\"",
-                "invalid `value_length_max` from scribe.toml: found `64MiB`, but allowed is 1B to 32MiB",
-            ),
-            (
-                "publish_interval = 5",
-                "invalid `publish_interval` from scribe.toml: found `5`, but a duration is a whole number \
-                 with a unit: ms, s, m, h or d",
-            ),
-            (
-                "http_addr = \"example.com:80\"",
-                "invalid `http_addr` from scribe.toml: found `example.com:80`, but a listening address is an \
-                 IP address and a port, like `127.0.0.1:8001`",
-            ),
-            (
-                "raft_addr = \"9001\"",
-                "invalid `raft_addr` from scribe.toml: found `9001`, but an address is a host and a port, \
-                 like `127.0.0.1:9001`",
-            ),
-            (
-                "insecure = \"yes\"",
-                "invalid `insecure` from scribe.toml: found `yes`, but it is either `true` or `false`",
-            ),
-            (
-                "data_dir = \"\"",
-                "invalid `data_dir` from scribe.toml: found ``, but a path must not be empty",
-            ),
-            (
-                "origin = \"two words\"",
-                "invalid `origin` from scribe.toml: found `two words`, but an origin has no white space and \
-                 no `+`",
-            ),
-            (
-                "log = 1.5",
-                "invalid `log` from scribe.toml: found `1.5`, but a setting is a text, a whole number or \
-                 true or false",
-            ),
-        ] {
-            assert_eq!(resolve_file(line).unwrap_err().to_string(), expected);
-        }
-        let error = resolve_file("data_dir = ").unwrap_err();
-        assert!(matches!(error, ConfigError::Syntax { .. }));
-    }
-
-    #[test]
-    fn other_machines_are_kept_out_unless_asked_for() {
-        let exposed = |lines: &str| resolve_file(lines).unwrap().check_exposure();
-        assert!(exposed("http_addr = \"127.0.0.1:0\"").is_ok());
-        assert!(exposed("http_addr = \"[::1]:8001\"").is_ok());
-        assert!(exposed("http_addr = \"localhost:8001\"").is_ok());
-        let error = exposed("http_addr = \"0.0.0.0:8001\"").unwrap_err();
-        assert!(error.hint().unwrap().contains("--insecure"));
-        assert!(exposed("http_addr = \"0.0.0.0:8001\"\ninsecure = true").is_ok());
-    }
-
-    #[test]
-    fn edit_distances() {
-        assert_eq!(edit_distance("", "abc"), 3);
-        assert_eq!(edit_distance("kitten", "sitting"), 3);
-        assert_eq!(edit_distance("same", "SAME"), 0);
-    }
-}
+mod tests;

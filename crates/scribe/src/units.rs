@@ -92,7 +92,7 @@ pub fn format_bytes(bytes: u64) -> String {
     BYTE_UNITS
         .iter()
         .filter(|(name, _)| name.ends_with("iB") || *name == "B")
-        .find(|(_, scale)| bytes != 0 && bytes % scale == 0)
+        .find(|(_, scale)| bytes != 0 && bytes.is_multiple_of(*scale))
         .map_or_else(
             || format!("{bytes}B"),
             |(name, scale)| format!("{}{name}", bytes / scale),
@@ -103,7 +103,7 @@ pub fn format_bytes(bytes: u64) -> String {
 pub fn format_duration_ms(milliseconds: u64) -> String {
     DURATION_UNITS
         .iter()
-        .find(|(_, scale)| milliseconds != 0 && milliseconds % scale == 0)
+        .find(|(_, scale)| milliseconds != 0 && milliseconds.is_multiple_of(*scale))
         .map_or_else(
             || format!("{milliseconds}ms"),
             |(name, scale)| format!("{}{name}", milliseconds / scale),

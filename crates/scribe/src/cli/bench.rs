@@ -395,7 +395,7 @@ mod tests {
                 "{operation:?}"
             );
             assert!(measured.operations > 3, "{operation:?}");
-            assert!(measured.latency_us.len() > 0);
+            assert!(!measured.latency_us.is_empty());
         }
     }
 

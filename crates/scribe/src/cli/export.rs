@@ -13,6 +13,7 @@ use super::serve::{node_options, start_logging, start_node};
 use super::transfer::{Carried, Checked, End, Header, VERSION};
 use super::{ClientArgs, DirectoryArgs};
 use crate::limits;
+use crate::node::NodeOptions;
 
 /// Write every entry to a file
 ///
@@ -127,13 +128,20 @@ async fn from_server(arguments: &Arguments, writer: &mut Writer) -> Result<Expor
 async fn from_directory(arguments: &Arguments, writer: &mut Writer) -> Result<Exported, Failure> {
     let config = arguments.directory.load()?;
     start_logging(&config.log)?;
+    // Opening what is not there would make a new ledger.
     if !config.data_dir.is_dir() {
-        return Err(
-            Failure::user(format!("no data directory `{}`", config.data_dir.display()))
-                .hint("--data-dir names it"),
-        );
+        return Err(Failure::user(format!(
+            "no data directory `{}`",
+            config.data_dir.display()
+        )));
     }
-    let node = start_node(node_options(&config)).await?;
+    config.expect_keys()?;
+    // Nothing is added, not even the announcement of a key.
+    let options = NodeOptions {
+        importing: true,
+        ..node_options(&config)
+    };
+    let node = start_node(options).await?;
     let exported = async {
         let failed = |error: crate::node::ReadError| Failure::unexpected(error.to_string());
         let size = node.applied_size();

@@ -27,7 +27,8 @@ use super::{ClientArgs, DirectoryArgs};
 /// JSON object per line; `lines` is a key and a value per line, apart by --delimiter.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: the SHA-256 of every file, by path
-  $ find /usr -type f -exec sha256sum {} + | scribe import - --format lines --delimiter '  ' --key-field 2
+  $ find /usr -type f -exec sha256sum {} + > sums.txt
+  $ scribe import sums.txt --format lines --delimiter '  ' --key-field 2
 
 Example: a ledger moved to another machine
   $ scribe import ledger.ndjson --data-dir ./copy-data --key-dir ./copy-keys")]

@@ -53,7 +53,8 @@ const SERVER_DEFAULT: &str = "http://127.0.0.1:8001";
   $ scribe put greeting hello
   $ scribe prove greeting --out greeting.tlog-proof
   $ scribe get greeting --out greeting.txt
-  $ scribe verify greeting.tlog-proof --value greeting.txt --vkey \"$(scribe checkpoint --print vkey)\"
+  $ VKEY=$(scribe checkpoint --print vkey)
+  $ scribe verify greeting.tlog-proof --value greeting.txt --vkey \"$VKEY\"
 
 Exit codes: 0 done, 1 your mistake, 2 something else failed, 3 verification failed."
 )]

@@ -5,7 +5,9 @@ use serde::Serialize;
 use super::output::{Failure, Output, ProgressUnit, progress, say};
 use super::serve::{node_options, start_logging};
 use super::{DirectoryArgs, OutputArgs};
+use crate::node::StartError;
 use crate::repair::{Repair, repair};
+use crate::store::error::StoreError;
 
 /// Check or repair the data of a stopped node
 ///
@@ -71,7 +73,13 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     .await
     .map_err(|error| Failure::unexpected(format!("the repair stopped: {error}")))?
     .map_err(|error| {
-        let failure = Failure::unexpected(error.to_string());
+        let failure = match &error {
+            // Damage that keeps the directory from being opened; the message carries its own hint.
+            StartError::Store(StoreError::Damaged { .. }) => {
+                return Failure::verification(error.to_string());
+            }
+            _ => Failure::unexpected(error.to_string()),
+        };
         match error.hint() {
             Some(hint) => failure.hint(hint),
             None => failure,

@@ -1,6 +1,7 @@
 //! `scribe serve`: starts a node and stays until it is told to stop.
 
 use std::future::Future;
+use std::io::IsTerminal as _;
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -172,6 +173,7 @@ pub(super) fn start_logging(filter: &str) -> Result<(), Failure> {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(check_log_filter(filter)?)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .finish();
     let _ = tracing::subscriber::set_global_default(subscriber);
     Ok(())

@@ -410,7 +410,11 @@ impl Store {
                 fingerprint: digest.fingerprint,
                 timestamp_ms,
             };
-            let found = self.idempotent(&digest.key_hash, 0)?;
+            // An index that is ahead may know a later write under this key.
+            let found = match self.idempotent(&digest.key_hash, 0)? {
+                None => self.0.index()?.remembered(&digest.key_hash)?,
+                found => found,
+            };
             let good = found.is_some_and(|found| found == expected || found.first > expected.first);
             if !good {
                 return Err(in_index(format!(

@@ -19,21 +19,21 @@ pub mod index;
 pub mod lock;
 pub mod log;
 pub mod manifest;
+mod next_segment;
 pub mod open_segment;
 mod read;
-mod next_segment;
 pub mod real_disk;
 mod rebuild;
 pub mod recovery;
+mod scan;
 pub mod scrub;
 mod seal;
+mod sealing;
 pub mod segment;
 pub mod sim_disk;
+mod state;
 pub mod tree;
 pub mod view;
-mod scan;
-mod sealing;
-mod state;
 pub mod vote;
 mod walk;
 pub mod watermarks;
@@ -195,10 +195,10 @@ impl Store {
             ..OpenReport::default()
         };
         let tree = TreeFiles::open(disk, &directory.join("tree"))?;
-        report.tree_segments_rebuilt = rebuild::bring_tree_up(&log, &tree, &sealed)?;
+        report.tree_segments_rebuilt = rebuild::bring_tree_up(directory, &log, &tree, &sealed)?;
         let index = rebuild::open_index(directory, options, &mut report)?;
         report.index_segments_ingested =
-            rebuild::bring_index_up(&log, &*index, &sealed, &mut report.index_deleted)?;
+            rebuild::bring_index_up(directory, &log, &*index, &sealed, &mut report.index_deleted)?;
 
         let applied = sealed.last().map_or_else(Applied::default, applied_at_end);
         let size = applied.tree_size;
@@ -277,6 +277,11 @@ impl Store {
         });
         // An error says that the sender is gone; this handle keeps it alive.
         let _ = room.await;
+    }
+
+    /// Bytes the key index takes on disk.
+    pub fn index_disk_bytes(&self) -> u64 {
+        self.0.index.disk_bytes()
     }
 
     /// Full segments that wait to be sealed.
@@ -390,15 +395,17 @@ impl Store {
 
 impl Inner {
     fn check_healthy(&self) -> io::Result<()> {
-        if !self.failed.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        let first = self.failure.lock().clone().unwrap_or_default();
-        Err(StoreError::Poisoned { first }.into())
+        let first = if self.failed.load(Ordering::Acquire) {
+            self.failure.lock().clone()
+        } else {
+            self.log.poisoned()
+        };
+        first.map_or(Ok(()), |first| Err(StoreError::Poisoned { first }.into()))
     }
 
     /// Remembers the first error: from here on nothing is applied or sealed.
     fn fail(&self, error: &dyn std::fmt::Display) {
+        self.log.poison(&error.to_string());
         let mut failure = self.failure.lock();
         if failure.is_none() {
             *failure = Some(error.to_string());
@@ -431,13 +438,13 @@ impl Applier {
                 )));
             }
         }
-        if let Some(segment) = self.segment {
-            if position.segment < segment {
-                return Err(invalid(format!(
-                    "frame {} is in segment {}, segment {segment} was reached before",
-                    frame.log_id, position.segment
-                )));
-            }
+        if let Some(segment) = self.segment
+            && position.segment < segment
+        {
+            return Err(invalid(format!(
+                "frame {} is in segment {}, segment {segment} was reached before",
+                frame.log_id, position.segment
+            )));
         }
         if let Effects::Entries(leaves, digests) = effects {
             let next = self.applied.tree_size.next_index();

@@ -440,17 +440,18 @@ impl Inner {
         if let Some(frame) = self.log.cached(position) {
             return entry_from(&frame, index, slot);
         }
-        let read = |offset, length| self.log.read_raw(position.segment, offset, length);
+        // `at` counts from the start of the frame.
+        let read = |at: u32, length: u32| match position.offset.checked_add(at) {
+            Some(offset) => self.log.read_raw(position.segment, offset, length),
+            None => Err(damaged_at(position, &"the frame ends beyond 4 GiB")),
+        };
         if position.length <= WHOLE_FRAME_BYTES_MAX {
-            let bytes = read(position.offset, position.length)?;
+            let bytes = read(0, position.length)?;
             let parsed = frame::parse(&bytes).map_err(|error| damaged_at(position, &error))?;
             return entry_from(&parsed.frame, index, slot);
         }
         // Header and leaf table up to the wanted slot in one read.
-        let head = read(
-            position.offset,
-            HEADER_LENGTH as u32 + (u32::from(slot) + 1) * 4,
-        )?;
+        let head = read(0, HEADER_LENGTH as u32 + (u32::from(slot) + 1) * 4)?;
         let header = FrameHeader::parse(&head).map_err(|error| damaged_at(position, &error))?;
         check_place(&header.first_leaf, header.count, index, slot)?;
         if header.total_length() != position.length as usize {
@@ -460,12 +461,12 @@ impl Inner {
             ));
         }
         if header.count == 1 {
-            let bytes = read(position.offset, position.length)?;
+            let bytes = read(0, position.length)?;
             let parsed = frame::parse(&bytes).map_err(|error| damaged_at(position, &error))?;
             return entry_from(&parsed.frame, index, slot);
         }
         let out_of_bounds = || damaged_at(position, &"an end offset lies outside its part");
-        let public = position.offset + HEADER_LENGTH as u32;
+        let public = HEADER_LENGTH as u32;
         let (start, end) =
             table_range(&head[HEADER_LENGTH..], 0, slot).ok_or_else(out_of_bounds)?;
         let leaves = header.count * 4;
@@ -475,7 +476,7 @@ impl Inner {
         let leaf = read(public + leaves + start, end - start)?;
         self.check_leaf(index, &leaf)?;
 
-        let private = position.offset + header.private_start() as u32;
+        let private = header.private_start() as u32;
         let digests = be32(&read(private, 4)?, 0).ok_or_else(out_of_bounds)?;
         if digests > header.count {
             return Err(out_of_bounds());
@@ -739,10 +740,4 @@ fn damaged_at(position: FramePosition, reason: &dyn std::fmt::Display) -> io::Er
         "segment {} is damaged at byte {}: {reason}",
         position.segment, position.offset
     ))
-}
-
-impl super::log::Log {
-    pub(crate) fn cached(&self, _position: FramePosition) -> Option<Frame> {
-        None
-    }
 }

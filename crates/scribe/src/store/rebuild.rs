@@ -29,6 +29,7 @@ use super::{OpenReport, Store, StoreOptions};
 ///
 /// Only the right edge is compared here; damage elsewhere is what the scrubber and `check` are for.
 pub(super) fn bring_tree_up(
+    directory: &Path,
     log: &Log,
     tree: &TreeFiles,
     sealed: &[SealedSegment],
@@ -54,7 +55,8 @@ pub(super) fn bring_tree_up(
             segments = sealed.len() - good,
             "tree files are behind or damaged and are derived again from the segments"
         );
-        rebuild_tree(log, tree, sealed, good).context("derive again", &tree.path(0))?;
+        rebuild_tree(log, tree, sealed, good)
+            .map_err(|error| refused(directory, "derive again", &tree.path(0), error))?;
     }
     Ok(sealed.len() - good)
 }
@@ -65,7 +67,7 @@ fn rebuild_tree(
     tree: &TreeFiles,
     sealed: &[SealedSegment],
     first: usize,
-) -> io::Result<()> {
+) -> Result<(), CheckError> {
     let start = first
         .checked_sub(1)
         .map_or(TreeSize::EMPTY, |before| sealed[before].footer.end_size);
@@ -76,7 +78,17 @@ fn rebuild_tree(
             tree.write(level as u8, run)?;
         }
     }
-    tree.sync()
+    Ok(tree.sync()?)
+}
+
+/// Something derived cannot be derived again: because its segment is damaged, or the disk refuses.
+fn refused(directory: &Path, action: &'static str, path: &Path, error: CheckError) -> StoreError {
+    match error {
+        CheckError::Damage(damage) => {
+            StoreError::damaged(&directory.join(&damage.path), damage.offset, damage.reason)
+        }
+        CheckError::Io(error) => StoreError::io(action, path, error),
+    }
 }
 
 /// Reads a sealed segment from disk into the form it had before it was sealed. With a builder (of the tree before the
@@ -180,12 +192,13 @@ pub(super) fn open_index(
 /// Takes into the index what it lacks; deletes it first if it knows other segments than the log. Returns how many
 /// segments were taken in. An index that is ahead is left alone: see [`super::seal`].
 pub(super) fn bring_index_up(
+    directory: &Path,
     log: &Log,
     index: &dyn KeyIndex,
     sealed: &[SealedSegment],
     deleted: &mut Option<String>,
 ) -> Result<usize, StoreError> {
-    let in_index = |error| StoreError::io("fill", Path::new("index"), error);
+    let path = directory.join("index");
     let mut known = index.segments().and_then(|known| {
         for (place, segment) in known.iter().enumerate() {
             let other = sealed
@@ -203,7 +216,7 @@ pub(super) fn bring_index_up(
     if let Err(error) = &known {
         tracing::warn!(%error, "the key index does not fit the log and is rebuilt");
         *deleted = Some(error.to_string());
-        index.clear().map_err(in_index)?;
+        index.clear().context("remove", &path)?;
         known = Ok(0);
     }
     let first = known.unwrap_or(0).min(sealed.len());
@@ -212,7 +225,7 @@ pub(super) fn bring_index_up(
             tracing::info!(done, of, "filling the key index");
         }
     })
-    .map_err(in_index)
+    .map_err(|error| refused(directory, "fill", &path, error))
 }
 
 /// Takes the segments from number `first` on into the index.
@@ -222,7 +235,7 @@ pub(super) fn ingest_segments(
     sealed: &[SealedSegment],
     first: usize,
     mut progress: impl FnMut(u64, u64),
-) -> io::Result<usize> {
+) -> Result<usize, CheckError> {
     let missing = sealed.get(first..).unwrap_or_default();
     for (done, segment) in missing.iter().enumerate() {
         progress(done as u64, missing.len() as u64);
@@ -245,13 +258,12 @@ impl Store {
         let _one_at_a_time = inner.sealing.lock();
         inner.index_rebuilding.store(true, Ordering::Release);
         let sealed = inner.log.sealed();
-        let rebuilt = inner
-            .index
-            .clear()
-            .and_then(|()| ingest_segments(&inner.log, &*inner.index, &sealed, 0, progress));
+        let cleared = inner.index.clear().map_err(CheckError::Io);
+        let rebuilt =
+            cleared.and_then(|()| ingest_segments(&inner.log, &*inner.index, &sealed, 0, progress));
         if rebuilt.is_ok() {
             inner.index_rebuilding.store(false, Ordering::Release);
         }
-        rebuilt.map(|segments| segments as u64)
+        Ok(rebuilt.map(|segments| segments as u64)?)
     }
 }

@@ -8,11 +8,11 @@
 //! Readers are kept out only while a pointer is swapped at the end.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use scribe_proof::hash::Hash;
 
@@ -23,10 +23,6 @@ use super::open_segment::OpenSegment;
 use super::rebuild;
 use super::segment::{FooterState, SealedSegment};
 use super::view::Applied;
-
-/// How often the sealer looks whether the frames it is about to seal are flushed. They nearly always are: frames of
-/// the next segment are applied already, and the log is written in order.
-const FLUSH_POLL: Duration = Duration::from_millis(1);
 
 /// A complete segment.
 #[derive(Debug)]
@@ -80,15 +76,11 @@ impl Sealer {
 impl Inner {
     /// Seals one segment; `false` when the sealer has to stop.
     fn run(&self, job: SealJob) -> bool {
-        match self.seal(&job) {
-            Ok(true) => {}
-            Ok(false) => return false,
-            Err(error) => {
-                let number = job.segment.number();
-                tracing::error!(segment = number, %error, "a segment cannot be sealed");
-                self.fail(&format_args!("seal segment {number}: {error}"));
-                return false;
-            }
+        if let Err(error) = self.seal(&job) {
+            let number = job.segment.number();
+            tracing::error!(segment = number, %error, "a segment cannot be sealed");
+            self.fail(&format_args!("seal segment {number}: {error}"));
+            return false;
         }
         let SealJob { segment, state, .. } = job;
         let done = {
@@ -104,22 +96,12 @@ impl Inner {
         true
     }
 
-    /// `Ok(false)`: the store is stopping and nothing was done.
-    fn seal(&self, job: &SealJob) -> io::Result<bool> {
+    fn seal(&self, job: &SealJob) -> io::Result<()> {
         let segment = &job.segment;
         let last_log_id = job
             .state
             .last_log_id
             .ok_or_else(|| io::Error::other("a complete segment without frames"))?;
-        while self.log.flushed() < Some(last_log_id) {
-            if let Some(first) = self.log.poisoned() {
-                return Err(io::Error::other(first));
-            }
-            if self.stopping.load(Ordering::Acquire) {
-                return Ok(false);
-            }
-            thread::sleep(FLUSH_POLL);
-        }
         let _one_at_a_time = self.sealing.lock();
 
         let sealed = self.log.seal_segment(
@@ -148,11 +130,12 @@ impl Inner {
         // A crash here leaves an index that is ahead: what it knows of this segment is compared when it is sealed
         // again, and versions at or beyond the sealed size are never taken from it.
 
+        // From here on the segment is sealed: the next start begins behind it.
         self.log
-            .manifest_append(ManifestRecord::Sealed(Box::new(sealed)))?;
-        Ok(true)
+            .manifest_append(ManifestRecord::Sealed(Box::new(sealed)))
     }
 
+    /// Takes the segment into the index, unless it is in there from before a crash.
     fn seal_index(
         &self,
         segment: &OpenSegment,
@@ -161,22 +144,22 @@ impl Inner {
     ) -> io::Result<()> {
         let known = self.index.segments()?;
         let identity = identity(sealed, segment.version_count());
-        if let Some(found) = known.get(sealed.number as usize) {
-            if *found == identity {
-                return Ok(());
-            }
-            // Taken in before a crash, and since then the log was cut and went on differently (`--accept-loss`).
+        let number = sealed.number as usize;
+        if known.get(number) == Some(&identity) {
+            return Ok(());
+        }
+        if known.len() != number {
+            // Something else was taken in before a crash, and then the log was cut (`--accept-loss`) and went on
+            // differently.
             tracing::warn!(
                 segment = sealed.number,
-                "the key index knows another segment under this number and is rebuilt"
+                "the key index knows other segments than the log and is rebuilt"
             );
             let all = self.log.sealed();
             self.index_rebuilding.store(true, Ordering::Release);
-            let rebuilt = self.index.clear().and_then(|()| {
-                rebuild::ingest_segments(&self.log, &*self.index, &all, 0, |_, _| {})
-            });
+            self.index.clear()?;
+            rebuild::ingest_segments(&self.log, &*self.index, &all, 0, |_, _| {})?;
             self.index_rebuilding.store(false, Ordering::Release);
-            return rebuilt.map(|_| ());
         }
         ingest(&*self.index, segment, identity, now_ms)
     }

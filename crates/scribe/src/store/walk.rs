@@ -173,13 +173,14 @@ impl<'a> FrameWalk<'a> {
         let buffer_end = self.buffer_start + self.buffer.len() as u64;
         if self.offset < self.buffer_start || self.offset + needed > buffer_end {
             let length = needed.max(self.buffer_length).min(left);
-            self.buffer = self
-                .log
-                .read_raw(self.segment, self.offset as u32, length as u32)
-                .map_err(|error| match error.kind() {
-                    io::ErrorKind::UnexpectedEof => self.damage("the file ends here").into(),
-                    _ => CheckError::Io(error),
-                })?;
+            // From the file itself, never from memory: what is checked here is the disk.
+            let file = self.log.segment_file(self.segment)?;
+            if file.len()? < self.offset + length {
+                return Err(self.damage("the file ends before its frames do").into());
+            }
+            let mut bytes = vec![0; length as usize];
+            file.read_exact_at(&mut bytes, self.offset)?;
+            self.buffer = bytes.into();
             self.buffer_start = self.offset;
         }
         let start = (self.offset - self.buffer_start) as usize;
@@ -272,13 +273,14 @@ impl Place {
         }
         self.previous = Some((parsed.chain, frame.log_id.index.0));
         let tree_size = self.tree_size;
-        let batch = if takes_leaves(
+        let takes_leaves = takes_leaves(
             frame.kind,
             frame.log_id.term,
             frame.sequencing_term,
             frame.first_leaf,
             tree_size,
-        ) {
+        );
+        let batch = if takes_leaves && frame.count > 0 {
             let batch = Batch::parse(
                 frame.count as usize,
                 frame.public.clone(),

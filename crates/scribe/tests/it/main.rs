@@ -2,8 +2,10 @@
 
 mod append;
 mod cli_help;
+mod cli_node;
 mod cli_offline;
 mod crash;
+mod kill;
 mod http_bulk;
 mod http_connections;
 mod http_keys;

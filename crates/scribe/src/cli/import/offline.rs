@@ -10,7 +10,8 @@ use super::super::transfer::{Carried, Checked, End, read_line};
 use super::lines::{ExportLine, parse_export};
 use super::{Arguments, Input, LineFormat, open};
 use crate::limits;
-use crate::node::{CarriedEntry, Node};
+use crate::node::{Node, NodeOptions};
+use crate::sequencer::CarriedEntry;
 
 /// Entries in one batch: one frame of the log.
 const BATCH_ENTRIES_MAX: usize = limits::FRAME_OPERATIONS_MAX;
@@ -54,7 +55,12 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let config = arguments.directory.load()?;
     start_logging(&config.log)?;
     let (input, bar) = open(&arguments.file)?;
-    let node = start_node(node_options(&config)).await?;
+    // The entries bring their own genesis.
+    let options = NodeOptions {
+        importing: true,
+        ..node_options(&config)
+    };
+    let node = start_node(options).await?;
     let (sender, batches) = mpsc::channel(BATCHES_AHEAD);
     let reading = tokio::task::spawn_blocking(move || read_all(input, &sender));
     let appended = append_all(&node, batches).await;

@@ -129,7 +129,7 @@ async fn upload(
                         }
                     }
                 }
-                if imported.lines % 1_024 == 0 {
+                if imported.lines.is_multiple_of(1_024) {
                     bar.set_message(format!("{} entries", imported.lines));
                 }
             }

@@ -414,7 +414,7 @@ pub(crate) mod tests {
             let mut part = Model::new();
             for round in 0..6 {
                 for (place, key) in keys.iter().enumerate() {
-                    if (round + place + number as usize) % 3 == 0 || place == 10 {
+                    if (round + place + number as usize).is_multiple_of(3) || place == 10 {
                         part.entry(key.clone()).or_default().push(next);
                         whole.entry(key.clone()).or_default().push(next);
                         next += 1;

@@ -1,0 +1,6 @@
+//! Tests of the whole store: log and view together, against a naive model.
+
+mod crash;
+mod damage;
+mod model;
+mod views;
