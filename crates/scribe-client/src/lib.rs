@@ -32,6 +32,7 @@
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 #![warn(unreachable_pub)]
+#![warn(clippy::unwrap_used)]
 
 pub mod client;
 pub mod code;

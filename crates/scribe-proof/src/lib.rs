@@ -48,6 +48,7 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 #![warn(unreachable_pub)]
+#![warn(clippy::unwrap_used)]
 
 extern crate alloc;
 

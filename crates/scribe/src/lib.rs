@@ -10,6 +10,9 @@
 //! ```
 //! `ledger` decides and is pure; `store` keeps; `consensus` orders; `sequencer` batches; `publisher` signs.
 
+#![warn(missing_docs)]
+#![warn(clippy::unwrap_used)]
+
 pub mod barrier;
 pub mod cli;
 pub mod config;

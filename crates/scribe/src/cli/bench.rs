@@ -25,7 +25,7 @@ use crate::units;
 /// Connections one run may open: each costs a descriptor here and one at the server.
 const CONNECTIONS_MAX: usize = 10_000;
 /// Longest latency the histogram tells apart, in microseconds.
-pub(super) const LATENCY_MAX_US: u64 = 120_000_000;
+const LATENCY_MAX_US: u64 = 120_000_000;
 
 /// Measure a server, or the limits of this machine
 ///
@@ -226,7 +226,7 @@ fn in_range(name: &str, found: u64, low: u64, high: u64) -> Result<u64, Failure>
 }
 
 /// Address and Host header of an `http://` URL.
-fn resolve(server: &str) -> Result<(std::net::SocketAddr, String), Failure> {
+pub(super) fn resolve(server: &str) -> Result<(std::net::SocketAddr, String), Failure> {
     let form = || {
         Failure::user(format!(
             "--server must be a URL like http://127.0.0.1:8001, found `{server}`"

@@ -38,6 +38,9 @@ use crate::config::{self, Config, Flags, Kind, SETTINGS};
 /// Where client verbs look for a node unless told otherwise.
 const SERVER_DEFAULT: &str = "http://127.0.0.1:8001";
 
+/// How long a connection within this machine may take.
+const LOCAL_CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// An immutable, verifiable key-value ledger
 ///
 /// Nothing is ever overwritten: each put of a key appends a version, and a receipt proves to anyone, offline, that a
@@ -270,13 +273,36 @@ struct ClientArgs {
 }
 
 impl ClientArgs {
-    /// A client of the node; nothing is sent yet.
+    /// A client of the node; nothing is asked yet.
     fn connect(&self) -> Result<scribe_client::Client, Failure> {
-        Ok(scribe_client::Client::new(&self.server)?)
+        let client = scribe_client::Client::new(&self.server)?;
+        expect_listener(client.url())?;
+        Ok(client)
     }
 
     fn output(&self) -> Output {
         Output::new(self.output.output)
+    }
+}
+
+/// Says at once that nobody listens on this machine. The client would try again for ten seconds, which is right for a
+/// node that is restarting far away and wrong for one that was never started.
+fn expect_listener(url: &str) -> Result<(), Failure> {
+    let Ok((address, _)) = bench::resolve(url) else {
+        return Ok(());
+    };
+    if !address.ip().is_loopback() {
+        return Ok(());
+    }
+    match std::net::TcpStream::connect_timeout(&address, LOCAL_CONNECT_TIMEOUT) {
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+            Err(Failure::unexpected(format!(
+                "cannot reach the node: nobody listens on {address}"
+            ))
+            .hint(output::NO_NODE_HINT))
+        }
+        // Anything else is for the client to find out, and to say.
+        _ => Ok(()),
     }
 }
 

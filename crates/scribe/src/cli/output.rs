@@ -9,6 +9,10 @@ use serde::Serialize;
 use crate::config::ConfigError;
 use crate::keys::KeyError;
 
+/// What to do when no node answers.
+pub const NO_NODE_HINT: &str =
+    "is it running? `scribe` starts one; --server or SCRIBE_SERVER names another";
+
 /// How a command prints its data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Format {
@@ -153,10 +157,9 @@ impl From<scribe_client::Error> for Failure {
                     hints: problem.hint.into_iter().collect(),
                 }
             }
-            Error::Transport(error) => Failure::unexpected(format!(
-                "cannot reach the node: {error}"
-            ))
-            .hint("is it running? `scribe` starts one; --server or SCRIBE_SERVER names another"),
+            Error::Transport(error) => {
+                Failure::unexpected(format!("cannot reach the node: {error}")).hint(NO_NODE_HINT)
+            }
             Error::Verification(error) => {
                 Failure::verification(format!("verification failed: {error}"))
             }

@@ -256,7 +256,10 @@ fn a_ledger_is_carried_over_with_the_same_root_hash() {
     assert!(again.lines().skip(1).eq(text.lines().skip(1)));
     let checked = node.json(&[&["repair", "--check"], &copy[..]].concat());
     let root = exported["root_hash"].as_str().unwrap();
-    assert!(checked["summary"].as_str().unwrap().contains(root), "{checked}");
+    assert!(
+        checked["summary"].as_str().unwrap().contains(root),
+        "{checked}"
+    );
     for action in ["--rebuild-index", "--accept-loss"] {
         let repaired = node.json(&["repair", action, "--data-dir", "copy"]);
         assert_eq!(repaired["healthy"], true, "{repaired}");
@@ -274,7 +277,11 @@ fn a_ledger_is_carried_over_with_the_same_root_hash() {
     let (code, _, stderr) = node.run(&other);
     assert_eq!((code, stderr.contains("locked")), (2, true), "{stderr}");
     let (code, _, stderr) = node.run(&["repair", "--check", "--data-dir", "nowhere"]);
-    assert_eq!((code, stderr.contains("no data directory")), (1, true), "{stderr}");
+    assert_eq!(
+        (code, stderr.contains("no data directory")),
+        (1, true),
+        "{stderr}"
+    );
 }
 
 #[test]

@@ -14,3 +14,4 @@ mod http_lists;
 mod http_watch;
 mod support;
 mod test_ledger;
+mod tidy;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use rand::Rng as _;
 
-use super::super::output::{Failure, ProgressUnit, progress};
+use super::super::output::{Failure, NO_NODE_HINT, ProgressUnit, progress};
 use super::connection::Connection;
 use super::{LATENCY_MAX_US, Operation};
 
@@ -57,7 +57,7 @@ pub(super) async fn run(load: Load) -> Result<Measured, Failure> {
     // Found out once, with a clear message, rather than by every connection.
     Connection::open(load.address).await.map_err(|error| {
         Failure::unexpected(format!("cannot connect to {}: {error}", load.address))
-            .hint("is the node running? `scribe` starts one; --server names another")
+            .hint(NO_NODE_HINT)
     })?;
     if load.fill && matches!(load.operation, Operation::Get | Operation::Mixed) {
         fill(&load).await?;

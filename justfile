@@ -1,0 +1,54 @@
+# Recipes for people. Checks live in .ci/run, which CI calls too, so the two cannot differ.
+
+# List the recipes
+default:
+    @just --list
+
+# Start a node with ./scribe-data and ./scribe-keys on 127.0.0.1:8001
+run *arguments:
+    cargo run --release -- {{arguments}}
+
+# Everything a change must pass; changes nothing
+check: ci
+
+# What CI runs: fmt, clippy, doc, wasm, deny, walk, test
+ci *steps:
+    .ci/run {{steps}}
+
+# Format, and apply what clippy can fix by itself
+fix:
+    cargo fmt --all
+    cargo clippy --fix --workspace --all-targets --allow-dirty --allow-staged
+
+# Tests, or those whose name contains the filter
+test *filter:
+    cargo test --workspace {{filter}}
+
+# The rules of the source tree only, in seconds
+tidy:
+    cargo test -p scribe --test it tidy
+
+# Benches of the parts; `scribe bench` measures a whole server
+bench *arguments:
+    cargo bench --workspace {{arguments}}
+
+# Documentation of the three crates, opened in a browser
+docs:
+    cargo doc --workspace --no-deps --open
+
+# Build the verifier for WebAssembly
+wasm:
+    .ci/run wasm
+
+# Licences, advisories, bans and sources of all dependencies
+deny:
+    .ci/run deny
+
+# Type the README's commands and check what they do (release binary)
+walk:
+    scripts/readme-walk
+
+# Remove the ledger that `just run` made, and its keys. There is no way back
+[confirm("Delete ./scribe-data and ./scribe-keys for ever?")]
+forget:
+    rm -rf scribe-data scribe-keys
