@@ -106,7 +106,10 @@ pub fn entry(entry: &Entry, view: View) -> EntryView {
     }
     if entry.private.is_some() {
         // Metadata that cannot be read must not hide the entry; an audit reports it.
-        let Metadata { content_type, pairs } = entry.metadata().unwrap_or_default();
+        let Metadata {
+            content_type,
+            pairs,
+        } = entry.metadata().unwrap_or_default();
         shown.content_type = (!content_type.is_empty()).then_some(content_type);
         shown.metadata = pairs.into_iter().collect();
         let value = entry.value();

@@ -298,7 +298,9 @@ async fn find(
     };
     match entry {
         None => Err(ApiError::not_found("the key has no version")),
-        Some(entry) if entry.parsed()?.kind == LeafKind::Delete => Err(ApiError::deleted(entry.index.get())),
+        Some(entry) if entry.parsed()?.kind == LeafKind::Delete => {
+            Err(ApiError::deleted(entry.index.get()))
+        }
         Some(entry) => Ok((entry, size)),
     }
 }
@@ -312,20 +314,13 @@ fn etag(index: LeafIndex) -> HeaderValue {
     HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or(HeaderValue::from_static("\"\""))
 }
 
-fn entry_headers(
-    fields: &mut HeaderMap,
-    entry: &Entry,
-    size: TreeSize,
-) -> Result<(), ApiError> {
+fn entry_headers(fields: &mut HeaderMap, entry: &Entry, size: TreeSize) -> Result<(), ApiError> {
     let timestamp_ms = entry.parsed()?.timestamp_ms;
     let mut hash = Vec::with_capacity(64);
     convert::write_hex(&mut hash, &entry.leaf_hash());
     fields.insert(ETAG, etag(entry.index));
     fields.insert(headers::SCRIBE_INDEX, HeaderValue::from(entry.index.get()));
-    fields.insert(
-        headers::SCRIBE_TIMESTAMP,
-        HeaderValue::from(timestamp_ms),
-    );
+    fields.insert(headers::SCRIBE_TIMESTAMP, HeaderValue::from(timestamp_ms));
     if let Ok(hash) = HeaderValue::from_maybe_shared(Bytes::from(hash)) {
         fields.insert(headers::SCRIBE_LEAF_HASH, hash);
     }

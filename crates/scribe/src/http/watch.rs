@@ -202,10 +202,18 @@ impl Watcher {
                     matched = Some(entry.index);
                 }
             }
-            Ok(Page { text, last: entries.last().map(|entry| entry.index), matched })
+            Ok(Page {
+                text,
+                last: entries.last().map(|entry| entry.index),
+                matched,
+            })
         };
         // A handful of entries that were just appended are in memory: not worth a hop to another thread.
-        let Page { mut text, last, matched } = if limit <= 16 {
+        let Page {
+            mut text,
+            last,
+            matched,
+        } = if limit <= 16 {
             read()?
         } else {
             tokio::task::spawn_blocking(read)

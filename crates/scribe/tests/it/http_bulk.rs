@@ -10,7 +10,9 @@ const CHUNKED: [(&str, &str); 1] = [("Transfer-Encoding", "chunked")];
 
 async fn upload(server: &TestServer, body: &str) -> Reply {
     let headers = [("Content-Type", "application/x-ndjson")];
-    let reply = server.send("POST", "/v1/entries", &headers, Some(body.as_bytes())).await;
+    let reply = server
+        .send("POST", "/v1/entries", &headers, Some(body.as_bytes()))
+        .await;
     assert_eq!(reply.status, 200, "{}", reply.text());
     assert_eq!(reply.header("content-type"), Some("application/x-ndjson"));
     reply
@@ -25,9 +27,14 @@ struct Streamed {
 impl Streamed {
     async fn open(server: &TestServer, target: &str) -> Streamed {
         let mut connection = server.connect().await;
-        connection.write(&request("POST", target, &CHUNKED, None)).await;
+        connection
+            .write(&request("POST", target, &CHUNKED, None))
+            .await;
         assert_eq!(connection.head().await.status, 200);
-        Streamed { connection, pending: Vec::new() }
+        Streamed {
+            connection,
+            pending: Vec::new(),
+        }
     }
 
     async fn send(&mut self, text: &str) {
@@ -61,8 +68,10 @@ async fn every_line_has_its_result_and_the_last_says_done() {
         "{\"key\":\"last\",\"value\":\"\"}",
     );
     let lines = upload(&server, body).await.lines();
-    let numbers: Vec<u64> =
-        lines[..5].iter().map(|line| line["line"].as_u64().unwrap()).collect();
+    let numbers: Vec<u64> = lines[..5]
+        .iter()
+        .map(|line| line["line"].as_u64().unwrap())
+        .collect();
     assert_eq!(numbers, [1, 3, 4, 5, 6]);
     let first = lines[0]["index"].as_u64().unwrap();
     for (place, line) in lines[..5].iter().enumerate() {
@@ -82,7 +91,10 @@ async fn every_line_has_its_result_and_the_last_says_done() {
     assert_eq!(server.get("/v1/keys/%ff").await.body, b"\xfe");
     assert_eq!(server.get("/v1/keys/escaped%0A").await.text(), "\u{1f980}");
     server.get("/v1/keys/a").await.problem(404, "deleted");
-    assert_eq!(upload(&server, "").await.lines(), [json!({"done": true, "lines": 0, "failed": 0})]);
+    assert_eq!(
+        upload(&server, "").await.lines(),
+        [json!({"done": true, "lines": 0, "failed": 0})]
+    );
     server.stop().await;
 }
 
@@ -112,10 +124,18 @@ async fn a_malformed_line_ends_the_upload_and_is_named() {
         assert!(lines[0]["index"].is_u64());
         assert_eq!(lines[1]["line"], 3);
         assert_eq!(lines[1]["error"]["code"], "malformed_line", "{wrong}");
-        assert!(lines[1]["error"]["detail"].as_str().unwrap().contains("line 3"));
+        assert!(
+            lines[1]["error"]["detail"]
+                .as_str()
+                .unwrap()
+                .contains("line 3")
+        );
         assert_eq!(lines[2], json!({"done": true, "lines": 2, "failed": 1}));
         assert_eq!(server.get(&format!("/v1/keys/before{n}")).await.status, 200);
-        server.get(&format!("/v1/keys/after{n}")).await.problem(404, "not_found");
+        server
+            .get(&format!("/v1/keys/after{n}"))
+            .await
+            .problem(404, "not_found");
     }
     server.stop().await;
 }
@@ -176,7 +196,10 @@ async fn results_come_while_lines_still_go() {
         assert_eq!(server.get(&format!("/v1/keys/k{n}")).await.status, 200);
     }
     upload.send("").await;
-    assert_eq!(upload.line().await.unwrap(), json!({"done": true, "lines": 5, "failed": 0}));
+    assert_eq!(
+        upload.line().await.unwrap(),
+        json!({"done": true, "lines": 5, "failed": 0})
+    );
     assert!(upload.line().await.is_none());
     server.stop().await;
 }
@@ -187,7 +210,9 @@ async fn a_published_upload_is_covered_by_a_checkpoint() {
     let mut upload = Streamed::open(&server, "/v1/entries?wait=published").await;
     upload.send("{\"key\":\"k\",\"value\":\"v\"}\n").await;
     let line = upload.line().await.unwrap();
-    let size = line["tree_size"].as_u64().unwrap_or_else(|| panic!("{line}"));
+    let size = line["tree_size"]
+        .as_u64()
+        .unwrap_or_else(|| panic!("{line}"));
     assert!(server.node.checkpoint().unwrap().size.get() >= size);
     server.stop().await;
 }
@@ -198,16 +223,23 @@ async fn a_client_may_upload_before_it_reads() {
     const LINES: u64 = 120_000;
     let server = TestServer::start().await;
     let mut connection = server.connect().await;
-    connection.write(&request("POST", "/v1/entries", &CHUNKED, None)).await;
+    connection
+        .write(&request("POST", "/v1/entries", &CHUNKED, None))
+        .await;
     let mut sent = 0;
     while sent < LINES {
         let mut text = String::new();
         for n in sent..(sent + 1_000) {
-            text.push_str(&format!("{{\"key\":\"k{}\",\"value\":\"v{n}\"}}\n", n % 1_000));
+            text.push_str(&format!(
+                "{{\"key\":\"k{}\",\"value\":\"v{n}\"}}\n",
+                n % 1_000
+            ));
         }
         let piece = chunk(text.as_bytes());
         let write = connection.write(&piece);
-        tokio::time::timeout(Duration::from_secs(60), write).await.expect("the upload goes on");
+        tokio::time::timeout(Duration::from_secs(60), write)
+            .await
+            .expect("the upload goes on");
         sent += 1_000;
     }
     connection.write(&chunk(b"")).await;
@@ -222,11 +254,17 @@ async fn a_client_may_upload_before_it_reads() {
         assert!(last.is_none_or(|last| index > last));
         last = Some(index);
     }
-    assert_eq!(lines[LINES as usize], json!({"done": true, "lines": LINES, "failed": 0}));
+    assert_eq!(
+        lines[LINES as usize],
+        json!({"done": true, "lines": LINES, "failed": 0})
+    );
     // Lines that were made again from the ledger say what the ledger says.
     for place in [0, 59_999, LINES - 2] {
         let line = &lines[place as usize];
-        let entry = server.get(&format!("/v1/entries/{}", line["index"])).await.json();
+        let entry = server
+            .get(&format!("/v1/entries/{}", line["index"]))
+            .await
+            .json();
         assert_eq!(entry["value"], format!("v{place}"));
         assert_eq!(entry["leaf_hash"], line["leaf_hash"]);
         assert_eq!(entry["timestamp_ms"], line["timestamp_ms"]);
@@ -248,7 +286,10 @@ async fn lines_before_a_disconnect_are_in() {
     let first = upload.line().await.unwrap()["index"].as_u64().unwrap();
     drop(upload);
     let mut applied = server.node.watch_applied();
-    applied.wait_for(|size| size.get() >= first + 500).await.unwrap();
+    applied
+        .wait_for(|size| size.get() >= first + 500)
+        .await
+        .unwrap();
     assert_eq!(server.get("/v1/keys/k499").await.text(), "v");
     server.get("/v1/keys/half").await.problem(404, "not_found");
     server.stop().await;
@@ -272,9 +313,18 @@ async fn uploads_that_cannot_be_taken_are_refused_at_once() {
     let send = async |target: &str, headers: &[(&str, &str)]| {
         server.send("POST", target, headers, Some(b"{}")).await
     };
-    send("/v1/entries", &[("Content-Encoding", "gzip")]).await.problem(415, "unsupported_encoding");
-    send("/v1/entries?wait=forever", &[]).await.problem(400, "invalid_argument");
-    send("/v1/entries?limit=1", &[]).await.problem(400, "unknown_parameter");
+    send("/v1/entries", &[("Content-Encoding", "gzip")])
+        .await
+        .problem(415, "unsupported_encoding");
+    send("/v1/entries?wait=forever", &[])
+        .await
+        .problem(400, "invalid_argument");
+    send("/v1/entries?limit=1", &[])
+        .await
+        .problem(400, "unknown_parameter");
+    send("/v1/entries", &[("Idempotency-Key", "i")])
+        .await
+        .problem(400, "invalid_argument");
     let reply = server.send("PUT", "/v1/entries", &[], Some(b"{}")).await;
     reply.problem(405, "method_not_allowed");
     assert_eq!(reply.header("allow"), Some("GET, HEAD, POST"));

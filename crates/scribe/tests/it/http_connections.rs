@@ -12,7 +12,10 @@ async fn heads_over_their_limits_are_refused() {
 
     let names: Vec<String> = (0..70).map(|n| format!("x-{n}")).collect();
     let many: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "v")).collect();
-    server.send("GET", "/v1/keys/k", &many, None).await.problem(431, "headers_too_large");
+    server
+        .send("GET", "/v1/keys/k", &many, None)
+        .await
+        .problem(431, "headers_too_large");
 
     let large = "v".repeat(17 * 1_024);
     server
@@ -22,7 +25,9 @@ async fn heads_over_their_limits_are_refused() {
     // Beyond the read buffer hyper refuses by itself, without our body but with the same status.
     let huge = "v".repeat(200 * 1_024);
     let mut connection = server.connect().await;
-    connection.write(&request("GET", "/v1/keys/k", &[("x-huge", &huge)], None)).await;
+    connection
+        .write(&request("GET", "/v1/keys/k", &[("x-huge", &huge)], None))
+        .await;
     assert_eq!(connection.head().await.status, 431);
     server.stop().await;
 }
@@ -69,12 +74,21 @@ async fn slow_clients_do_not_keep_their_connections() {
     };
     let stalled = async {
         let mut connection = server.connect().await;
-        connection.write(&request("PUT", "/v1/keys/k", &[("Content-Length", "10")], None)).await;
+        connection
+            .write(&request(
+                "PUT",
+                "/v1/keys/k",
+                &[("Content-Length", "10")],
+                None,
+            ))
+            .await;
         connection.write(b"12345").await;
         assert!(connection.closes().await);
     };
     let both = async { tokio::join!(trickle, stalled) };
-    tokio::time::timeout(Duration::from_secs(20), both).await.expect("both were given up on");
+    tokio::time::timeout(Duration::from_secs(20), both)
+        .await
+        .expect("both were given up on");
     assert!(started.elapsed() >= Duration::from_secs(5));
     server.get("/v1/keys/k").await.problem(404, "not_found");
 
@@ -113,7 +127,8 @@ async fn a_request_in_progress_is_finished_before_the_server_stops() {
     assert_eq!(idle.reply(false).await.status, 200);
     let mut busy = server.connect().await;
     let headers = [("Content-Length", "2"), ("Expect", "100-continue")];
-    busy.write(&request("PUT", "/v1/keys/k", &headers, None)).await;
+    busy.write(&request("PUT", "/v1/keys/k", &headers, None))
+        .await;
     assert_eq!(busy.head().await.status, 100);
     server.begin_stop();
     // Idle connections close at once; the request that began is answered.
@@ -132,7 +147,9 @@ async fn one_connection_carries_many_requests() {
     let mut connection = server.connect().await;
     for n in 0..300_u32 {
         let target = format!("/v1/keys/k{}", n % 7);
-        connection.write(&request("PUT", &target, &[], Some(&n.to_be_bytes()))).await;
+        connection
+            .write(&request("PUT", &target, &[], Some(&n.to_be_bytes())))
+            .await;
         assert_eq!(connection.reply(false).await.status, 201);
         connection.write(&request("GET", &target, &[], None)).await;
         assert_eq!(connection.reply(false).await.body, n.to_be_bytes());

@@ -14,7 +14,9 @@ async fn a_value_comes_back_with_all_that_was_said_about_it() {
         ("Scribe-Meta-Zone", "b"),
         ("scribe-meta-author", "é"),
     ];
-    let put = server.send("PUT", "/v1/keys/a%2Fb", &headers, Some(b"<p>hi")).await;
+    let put = server
+        .send("PUT", "/v1/keys/a%2Fb", &headers, Some(b"<p>hi"))
+        .await;
     assert_eq!(put.status, 201);
     let appended = put.json();
     let index = appended["index"].as_u64().unwrap();
@@ -55,12 +57,24 @@ async fn a_value_comes_back_with_all_that_was_said_about_it() {
 async fn keys_are_any_bytes() {
     let server = TestServer::start().await;
     let longest = "k".repeat(1_024);
-    for (n, key) in ["a", "%00%ff", "a%2Fhistory", "%25", "+", "~!$&'()*,;=:@", &longest]
-        .into_iter()
-        .enumerate()
+    for (n, key) in [
+        "a",
+        "%00%ff",
+        "a%2Fhistory",
+        "%25",
+        "+",
+        "~!$&'()*,;=:@",
+        &longest,
+    ]
+    .into_iter()
+    .enumerate()
     {
         server.must_put(key, format!("{n}").as_bytes()).await;
-        assert_eq!(server.get(&format!("/v1/keys/{key}")).await.text(), format!("{n}"), "{key}");
+        assert_eq!(
+            server.get(&format!("/v1/keys/{key}")).await.text(),
+            format!("{n}"),
+            "{key}"
+        );
     }
     for (encoded, value) in [("Lg", "one"), ("Li4", "two"), ("AP8", "three")] {
         let target = format!("/v1/keys/{encoded}?key_encoding=base64url");
@@ -82,12 +96,21 @@ async fn keys_are_any_bytes() {
         server.get(target).await.problem(400, code);
     }
     let too_long = format!("/v1/keys/{longest}k");
-    let problem = server.put(&too_long, b"").await.problem(400, "key_too_long");
+    let problem = server
+        .put(&too_long, b"")
+        .await
+        .problem(400, "key_too_long");
     assert!(problem["detail"].as_str().unwrap().contains("1025"));
 
-    let problem = server.put("/v1/keys/a/b", b"").await.problem(404, "not_found");
+    let problem = server
+        .put("/v1/keys/a/b", b"")
+        .await
+        .problem(404, "not_found");
     assert!(problem["hint"].as_str().unwrap().contains("%2F"));
-    server.get("/v1/keys/a/history/b").await.problem(404, "not_found");
+    server
+        .get("/v1/keys/a/history/b")
+        .await
+        .problem(404, "not_found");
     server.stop().await;
 }
 
@@ -99,28 +122,47 @@ async fn conditions_are_kept_or_say_what_is_there() {
     };
     let absent = [("If-None-Match", "*")];
 
-    let missing = put(&[("If-Match", "\"7\"")]).await.problem(412, "condition_failed");
+    let missing = put(&[("If-Match", "\"7\"")])
+        .await
+        .problem(412, "condition_failed");
     assert!(missing.get("current_index").is_none());
     let first = put(&absent).await.json()["index"].as_u64().unwrap();
     let refused = put(&absent).await;
-    assert_eq!(refused.problem(412, "condition_failed")["current_index"], first);
-    assert_eq!(refused.header("scribe-index"), Some(first.to_string().as_str()));
+    assert_eq!(
+        refused.problem(412, "condition_failed")["current_index"],
+        first
+    );
+    assert_eq!(
+        refused.header("scribe-index"),
+        Some(first.to_string().as_str())
+    );
 
     let tag = format!("\"{first}\"");
-    let second = put(&[("If-Match", &tag)]).await.json()["index"].as_u64().unwrap();
-    let refused = put(&[("If-Match", &tag)]).await.problem(412, "condition_failed");
+    let second = put(&[("If-Match", &tag)]).await.json()["index"]
+        .as_u64()
+        .unwrap();
+    let refused = put(&[("If-Match", &tag)])
+        .await
+        .problem(412, "condition_failed");
     assert_eq!(refused["current_index"], second);
 
     // A tombstone counts as absent, and has an index that can be matched.
     let tag = format!("\"{second}\"");
-    let deleted = server.send("DELETE", "/v1/keys/k", &[("If-Match", &tag)], None).await;
+    let deleted = server
+        .send("DELETE", "/v1/keys/k", &[("If-Match", &tag)], None)
+        .await;
     assert_eq!(deleted.status, 201);
     let tombstone = deleted.json()["index"].as_u64().unwrap();
-    let refused = put(&[("If-Match", &tag)]).await.problem(412, "condition_failed");
+    let refused = put(&[("If-Match", &tag)])
+        .await
+        .problem(412, "condition_failed");
     assert_eq!(refused["current_index"], tombstone);
     let tag = format!("\"{tombstone}\"");
     assert_eq!(put(&[("If-Match", &tag)]).await.status, 201);
-    assert_eq!(server.send("DELETE", "/v1/keys/k", &[], None).await.status, 201);
+    assert_eq!(
+        server.send("DELETE", "/v1/keys/k", &[], None).await.status,
+        201
+    );
     assert_eq!(put(&absent).await.status, 201);
 
     for (name, value) in [
@@ -134,8 +176,12 @@ async fn conditions_are_kept_or_say_what_is_there() {
     ] {
         put(&[(name, value)]).await.problem(400, "invalid_argument");
     }
-    put(&[("If-Match", "\"1\""), ("If-None-Match", "*")]).await.problem(400, "invalid_argument");
-    put(&[("If-Match", "\"1\""), ("If-Match", "\"1\"")]).await.problem(400, "invalid_argument");
+    put(&[("If-Match", "\"1\""), ("If-None-Match", "*")])
+        .await
+        .problem(400, "invalid_argument");
+    put(&[("If-Match", "\"1\""), ("If-Match", "\"1\"")])
+        .await
+        .problem(400, "invalid_argument");
     server.stop().await;
 }
 
@@ -153,29 +199,59 @@ async fn reads_go_back_in_time() {
     assert_eq!(text(&format!("at={second}")).await, "one");
     assert_eq!(text(&format!("at={}", second + 1)).await, "two");
     assert_eq!(text("consistency=stale").await, "two");
-    server.get(&format!("/v1/keys/k?at={first}")).await.problem(404, "not_found");
+    server
+        .get(&format!("/v1/keys/k?at={first}"))
+        .await
+        .problem(404, "not_found");
 
     let get = server.get(&format!("/v1/keys/k?index={first}")).await;
     let time: u64 = get.header("scribe-timestamp").unwrap().parse().unwrap();
     let time = jiff::Timestamp::from_millisecond(i64::try_from(time).unwrap() - 1).unwrap();
-    server.get(&format!("/v1/keys/k?at={time}")).await.problem(404, "not_found");
+    server
+        .get(&format!("/v1/keys/k?at={time}"))
+        .await
+        .problem(404, "not_found");
     let now = jiff::Timestamp::now();
     assert_eq!(text(&format!("at={now}")).await, "two");
 
     let wrong = server.get(&format!("/v1/keys/k?index={other}")).await;
     wrong.problem(404, "not_found");
     let size = second + 1;
-    let problem = server.get(&format!("/v1/keys/k?index={size}")).await.problem(400, "future");
+    let problem = server
+        .get(&format!("/v1/keys/k?index={size}"))
+        .await
+        .problem(400, "future");
     assert_eq!(problem["tree_size"], size);
-    let problem = server.get("/v1/keys/k?at=1000000").await.problem(400, "future");
+    let problem = server
+        .get("/v1/keys/k?at=1000000")
+        .await
+        .problem(400, "future");
     assert_eq!(problem["tree_size"], size);
-    server.get("/v1/keys/k?at=2999-01-01T00:00:00Z").await.problem(400, "future");
-    for query in ["at=1&index=1", "at=yesterday", "index=-1", "index=", "consistency=eventual"] {
-        server.get(&format!("/v1/keys/k?{query}")).await.problem(400, "invalid_argument");
+    server
+        .get("/v1/keys/k?at=2999-01-01T00:00:00Z")
+        .await
+        .problem(400, "future");
+    for query in [
+        "at=1&index=1",
+        "at=yesterday",
+        "index=-1",
+        "index=",
+        "consistency=eventual",
+    ] {
+        server
+            .get(&format!("/v1/keys/k?{query}"))
+            .await
+            .problem(400, "invalid_argument");
     }
     let min = [("Scribe-Min-Index", second.to_string())];
     let min: Vec<(&str, &str)> = min.iter().map(|(n, v)| (*n, v.as_str())).collect();
-    assert_eq!(server.send("GET", "/v1/keys/k?consistency=stale", &min, None).await.text(), "two");
+    assert_eq!(
+        server
+            .send("GET", "/v1/keys/k?consistency=stale", &min, None)
+            .await
+            .text(),
+        "two"
+    );
     server
         .send("GET", "/v1/keys/k", &[("Scribe-Min-Index", "x")], None)
         .await
@@ -203,7 +279,10 @@ async fn a_point_in_the_ledger_never_splits_a_transaction() {
         let list = server.get(&format!("/v1/keys?at={within}")).await.json();
         assert_eq!(list["keys"], json!([]));
         assert_eq!(list["tree_size"], size - 3);
-        server.get(&format!("/v1/keys/a?at={within}")).await.problem(404, "not_found");
+        server
+            .get(&format!("/v1/keys/a?at={within}"))
+            .await
+            .problem(404, "not_found");
     }
     let list = server.get(&format!("/v1/keys?at={size}")).await.json();
     assert_eq!(list["keys"].as_array().unwrap().len(), 3);
@@ -215,16 +294,24 @@ async fn caches_and_downloads_are_served() {
     let server = TestServer::start().await;
     let index = server.must_put("k", b"0123456789").await;
     let tag = format!("\"{index}\"");
-    let get = async |headers: &[(&str, &str)]| server.send("GET", "/v1/keys/k", headers, None).await;
+    let get =
+        async |headers: &[(&str, &str)]| server.send("GET", "/v1/keys/k", headers, None).await;
 
-    for value in [tag.as_str(), "*", &format!("W/{tag}"), &format!("\"999\", {tag}")] {
+    for value in [
+        tag.as_str(),
+        "*",
+        &format!("W/{tag}"),
+        &format!("\"999\", {tag}"),
+    ] {
         let reply = get(&[("If-None-Match", value)]).await;
         assert_eq!(reply.status, 304, "{value}");
         assert_eq!(reply.header("etag"), Some(tag.as_str()));
     }
     assert_eq!(get(&[("If-None-Match", "\"999\"")]).await.status, 200);
     assert_eq!(get(&[("If-Match", &tag)]).await.status, 200);
-    get(&[("If-Match", "\"999\"")]).await.problem(412, "condition_failed");
+    get(&[("If-Match", "\"999\"")])
+        .await
+        .problem(412, "condition_failed");
 
     for (range, body, content_range) in [
         ("bytes=0-3", "0123", "bytes 0-3/10"),
@@ -233,7 +320,11 @@ async fn caches_and_downloads_are_served() {
         ("bytes=5-500", "56789", "bytes 5-9/10"),
     ] {
         let reply = get(&[("Range", range)]).await;
-        assert_eq!((reply.status, reply.text().as_str()), (206, body), "{range}");
+        assert_eq!(
+            (reply.status, reply.text().as_str()),
+            (206, body),
+            "{range}"
+        );
         assert_eq!(reply.header("content-range"), Some(content_range));
         assert_eq!(reply.header("content-security-policy"), Some("sandbox"));
     }
@@ -245,13 +336,29 @@ async fn caches_and_downloads_are_served() {
     for range in ["bytes=0-1,3-4", "bytes=x-", "items=0-1"] {
         assert_eq!(get(&[("Range", range)]).await.status, 200, "{range}");
     }
-    assert_eq!(get(&[("Range", "bytes=0-3"), ("If-Range", &tag)]).await.status, 206);
-    assert_eq!(get(&[("Range", "bytes=0-3"), ("If-Range", "\"999\"")]).await.status, 200);
+    assert_eq!(
+        get(&[("Range", "bytes=0-3"), ("If-Range", &tag)])
+            .await
+            .status,
+        206
+    );
+    assert_eq!(
+        get(&[("Range", "bytes=0-3"), ("If-Range", "\"999\"")])
+            .await
+            .status,
+        200
+    );
 
     let head = server.send("HEAD", "/v1/keys/k", &[], None).await;
-    assert_eq!((head.status, head.header("content-length")), (200, Some("10")));
+    assert_eq!(
+        (head.status, head.header("content-length")),
+        (200, Some("10"))
+    );
     assert_eq!(head.header("etag"), Some(tag.as_str()));
-    assert_eq!(server.send("HEAD", "/v1/keys/none", &[], None).await.status, 404);
+    assert_eq!(
+        server.send("HEAD", "/v1/keys/none", &[], None).await.status,
+        404
+    );
     server.stop().await;
 }
 
@@ -264,10 +371,25 @@ async fn a_deleted_key_says_so_and_keeps_its_history() {
     let tombstone = deleted.json()["index"].as_u64().unwrap();
     let get = server.get("/v1/keys/k").await;
     assert_eq!(get.problem(404, "deleted")["current_index"], tombstone);
-    assert_eq!(get.header("scribe-index"), Some(tombstone.to_string().as_str()));
-    server.get(&format!("/v1/keys/k?index={tombstone}")).await.problem(404, "deleted");
-    assert_eq!(server.get(&format!("/v1/keys/k?index={first}")).await.text(), "v");
-    assert_eq!(server.send("HEAD", "/v1/keys/k", &[], None).await.status, 404);
+    assert_eq!(
+        get.header("scribe-index"),
+        Some(tombstone.to_string().as_str())
+    );
+    server
+        .get(&format!("/v1/keys/k?index={tombstone}"))
+        .await
+        .problem(404, "deleted");
+    assert_eq!(
+        server
+            .get(&format!("/v1/keys/k?index={first}"))
+            .await
+            .text(),
+        "v"
+    );
+    assert_eq!(
+        server.send("HEAD", "/v1/keys/k", &[], None).await.status,
+        404
+    );
 
     let history = server.get("/v1/keys/k/history").await.json();
     let versions = history["versions"].as_array().unwrap();
@@ -287,7 +409,13 @@ async fn a_deleted_key_says_so_and_keeps_its_history() {
         .await
         .problem(400, "invalid_argument");
     // A key that never was can be deleted all the same: the tombstone is an entry.
-    assert_eq!(server.send("DELETE", "/v1/keys/never", &[], None).await.status, 201);
+    assert_eq!(
+        server
+            .send("DELETE", "/v1/keys/never", &[], None)
+            .await
+            .status,
+        201
+    );
     server.stop().await;
 }
 
@@ -305,15 +433,24 @@ async fn history_pages_are_one_view() {
     loop {
         let page = server.get(&target).await.json();
         let versions = page["versions"].as_array().unwrap();
-        found.extend(versions.iter().map(|version| version["index"].as_u64().unwrap()));
-        let Some(next) = page["next"].as_str() else { break };
+        found.extend(
+            versions
+                .iter()
+                .map(|version| version["index"].as_u64().unwrap()),
+        );
+        let Some(next) = page["next"].as_str() else {
+            break;
+        };
         assert_eq!(versions.len(), 10);
         // Written in between: not part of the view.
         server.must_put("k", b"later").await;
         target = format!("/v1/keys/k/history?limit=10&cursor={next}");
     }
     assert_eq!(found, expected);
-    server.get("/v1/keys/none/history").await.problem(404, "not_found");
+    server
+        .get("/v1/keys/none/history")
+        .await
+        .problem(404, "not_found");
     for query in ["limit=0", "limit=1001", "cursor=x", "cursor="] {
         server
             .get(&format!("/v1/keys/k/history?{query}"))
@@ -333,7 +470,10 @@ async fn a_receipt_verifies_offline() {
     for (query, value) in [("", "two"), (&*format!("?index={first}"), "one")] {
         let reply = server.get(&format!("/v1/keys/k/receipt{query}")).await;
         assert_eq!(reply.status, 200, "{}", reply.text());
-        assert_eq!(reply.header("content-type"), Some("text/plain; charset=utf-8"));
+        assert_eq!(
+            reply.header("content-type"),
+            Some("text/plain; charset=utf-8")
+        );
         let receipt = Receipt::parse(&reply.text()).unwrap();
         let included = receipt.verify(&policy).unwrap();
         included.get().check_key(b"k").unwrap();
@@ -345,8 +485,14 @@ async fn a_receipt_verifies_offline() {
     server.send("DELETE", "/v1/keys/k", &[], None).await;
     let receipt = Receipt::parse(&server.get("/v1/keys/k/receipt").await.text()).unwrap();
     receipt.verify(&policy).unwrap();
-    server.get("/v1/keys/none/receipt").await.problem(404, "not_found");
-    server.get("/v1/keys/k/receipt?index=100").await.problem(400, "future");
+    server
+        .get("/v1/keys/none/receipt")
+        .await
+        .problem(404, "not_found");
+    server
+        .get("/v1/keys/k/receipt?index=100")
+        .await
+        .problem(400, "future");
     server.stop().await;
 }
 
@@ -364,9 +510,14 @@ async fn a_write_waits_until_it_is_published() {
         .parse()
         .unwrap();
     assert!(published >= size);
-    let reply = server.send("DELETE", "/v1/keys/k?wait=published", &[], None).await;
+    let reply = server
+        .send("DELETE", "/v1/keys/k?wait=published", &[], None)
+        .await;
     assert_eq!(reply.status, 201);
-    server.put("/v1/keys/k?wait=archived", b"v").await.problem(400, "invalid_argument");
+    server
+        .put("/v1/keys/k?wait=archived", b"v")
+        .await
+        .problem(400, "invalid_argument");
     server.stop().await;
 }
 
@@ -375,7 +526,14 @@ async fn a_retry_under_its_idempotency_key_is_answered_as_before() {
     let server = TestServer::start().await;
     let put = async |key: &str, idempotency: &str, value: &str| {
         let headers = [("Idempotency-Key", idempotency)];
-        server.send("PUT", &format!("/v1/keys/{key}"), &headers, Some(value.as_bytes())).await
+        server
+            .send(
+                "PUT",
+                &format!("/v1/keys/{key}"),
+                &headers,
+                Some(value.as_bytes()),
+            )
+            .await
     };
     let first = put("k", "once", "v").await;
     let again = put("k", "once", "v").await;
@@ -385,10 +543,16 @@ async fn a_retry_under_its_idempotency_key_is_answered_as_before() {
     for member in ["index", "timestamp_ms", "leaf_hash", "tree_size"] {
         assert_eq!(first.json()[member], again.json()[member]);
     }
-    put("k", "once", "other").await.problem(422, "idempotency_mismatch");
-    put("k2", "once", "v").await.problem(422, "idempotency_mismatch");
+    put("k", "once", "other")
+        .await
+        .problem(422, "idempotency_mismatch");
+    put("k2", "once", "v")
+        .await
+        .problem(422, "idempotency_mismatch");
     put("k", "", "v").await.problem(400, "invalid_argument");
-    put("k", &"i".repeat(256), "v").await.problem(400, "invalid_argument");
+    put("k", &"i".repeat(256), "v")
+        .await
+        .problem(400, "invalid_argument");
     assert_eq!(put("k", &"i".repeat(255), "v").await.status, 201);
     server.stop().await;
 }
@@ -401,10 +565,18 @@ async fn metadata_over_its_limits_is_refused() {
     };
     let twice = [("Scribe-Meta-A", "1"), ("scribe-meta-a", "2")];
     put(&twice).await.problem(400, "metadata_invalid");
-    put(&[("Scribe-Meta-", "x")]).await.problem(400, "metadata_invalid");
-    put(&[("Scribe-Meta-A~", "x")]).await.problem(400, "metadata_invalid");
-    put(&[("Content-Type", &"t".repeat(256))]).await.problem(400, "metadata_invalid");
-    put(&[("Scribe-Meta-A", &"v".repeat(8_192))]).await.problem(400, "metadata_invalid");
+    put(&[("Scribe-Meta-", "x")])
+        .await
+        .problem(400, "metadata_invalid");
+    put(&[("Scribe-Meta-A~", "x")])
+        .await
+        .problem(400, "metadata_invalid");
+    put(&[("Content-Type", &"t".repeat(256))])
+        .await
+        .problem(400, "metadata_invalid");
+    put(&[("Scribe-Meta-A", &"v".repeat(8_192))])
+        .await
+        .problem(400, "metadata_invalid");
     let names: Vec<String> = (0..17).map(|n| format!("Scribe-Meta-{n}")).collect();
     let many: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "x")).collect();
     put(&many).await.problem(400, "metadata_invalid");
@@ -429,23 +601,48 @@ async fn what_is_too_large_is_refused_as_early_as_can_be() {
         None,
     );
     connection.write(&head).await;
-    connection.reply(false).await.problem(413, "value_too_large");
+    connection
+        .reply(false)
+        .await
+        .problem(413, "value_too_large");
 
     // Not declared: stopped at the limit, and the sender still gets to read why.
     let mut connection = server.connect().await;
-    connection.write(&request("PUT", "/v1/keys/k", &[("Transfer-Encoding", "chunked")], None)).await;
+    connection
+        .write(&request(
+            "PUT",
+            "/v1/keys/k",
+            &[("Transfer-Encoding", "chunked")],
+            None,
+        ))
+        .await;
     for _ in 0..32 {
         connection.write(&chunk(&[7; 64 * 1024])).await;
     }
-    connection.reply(false).await.problem(413, "value_too_large");
+    connection
+        .reply(false)
+        .await
+        .problem(413, "value_too_large");
 
     // A whole body that nobody will read, sent before the answer is read.
     let mut connection = server.connect().await;
     let body = vec![7; 4 * VALUE_LENGTH_MAX];
-    connection.write(&request("PUT", "/v1/keys/k", &[], Some(&body))).await;
-    connection.reply(false).await.problem(413, "value_too_large");
+    connection
+        .write(&request("PUT", "/v1/keys/k", &[], Some(&body)))
+        .await;
+    connection
+        .reply(false)
+        .await
+        .problem(413, "value_too_large");
 
-    let encoded = server.send("PUT", "/v1/keys/k", &[("Content-Encoding", "gzip")], Some(b"x")).await;
+    let encoded = server
+        .send(
+            "PUT",
+            "/v1/keys/k",
+            &[("Content-Encoding", "gzip")],
+            Some(b"x"),
+        )
+        .await;
     encoded.problem(415, "unsupported_encoding");
     assert_eq!(server.get("/v1/keys/k").await.body.len(), VALUE_LENGTH_MAX);
     server.stop().await;
@@ -456,7 +653,9 @@ async fn a_body_is_asked_for_and_taken_in_pieces() {
     let server = TestServer::start().await;
     let mut connection = server.connect().await;
     let headers = [("Content-Length", "6"), ("Expect", "100-continue")];
-    connection.write(&request("PUT", "/v1/keys/k", &headers, None)).await;
+    connection
+        .write(&request("PUT", "/v1/keys/k", &headers, None))
+        .await;
     assert_eq!(connection.head().await.status, 100);
     connection.write(b"abc").await;
     connection.write(b"def").await;
@@ -465,7 +664,9 @@ async fn a_body_is_asked_for_and_taken_in_pieces() {
 
     // The same connection goes on, with a body of unknown length.
     let headers = [("Transfer-Encoding", "chunked")];
-    connection.write(&request("PUT", "/v1/keys/k", &headers, None)).await;
+    connection
+        .write(&request("PUT", "/v1/keys/k", &headers, None))
+        .await;
     for piece in [&b"12"[..], b"34", b""] {
         connection.write(&chunk(piece)).await;
     }
@@ -477,11 +678,23 @@ async fn a_body_is_asked_for_and_taken_in_pieces() {
 #[tokio::test(flavor = "multi_thread")]
 async fn parameters_and_methods_that_are_not_there_are_named() {
     let server = TestServer::start().await;
-    let problem = server.get("/v1/keys/k?indx=1").await.problem(400, "unknown_parameter");
+    let problem = server
+        .get("/v1/keys/k?indx=1")
+        .await
+        .problem(400, "unknown_parameter");
     let detail = problem["detail"].as_str().unwrap();
-    assert!(detail.contains("indx") && detail.contains("known are key_encoding, index"), "{detail}");
-    server.put("/v1/keys/k?at=1", b"").await.problem(400, "unknown_parameter");
-    server.get("/v1/keys/k?at=1&at=2").await.problem(400, "bad_request");
+    assert!(
+        detail.contains("indx") && detail.contains("known are key_encoding, index"),
+        "{detail}"
+    );
+    server
+        .put("/v1/keys/k?at=1", b"")
+        .await
+        .problem(400, "unknown_parameter");
+    server
+        .get("/v1/keys/k?at=1&at=2")
+        .await
+        .problem(400, "bad_request");
     for (method, target, allow) in [
         ("POST", "/v1/keys/k", "GET, HEAD, PUT, DELETE"),
         ("PATCH", "/v1/keys/k", "GET, HEAD, PUT, DELETE"),

@@ -23,8 +23,12 @@ async fn proofs_verify_with_the_proof_crate() {
         size = server.must_put(&format!("k{n}"), b"v").await + 1;
     }
     for index in 0..size {
-        let proof =
-            server.get(&format!("/v1/proofs/inclusion?index={index}&tree_size={size}")).await.json();
+        let proof = server
+            .get(&format!(
+                "/v1/proofs/inclusion?index={index}&tree_size={size}"
+            ))
+            .await
+            .json();
         inclusion::verify(
             &hash(&proof["leaf_hash"]),
             LeafIndex::new(index),
@@ -35,9 +39,14 @@ async fn proofs_verify_with_the_proof_crate() {
         .unwrap();
     }
     for old in 0..=size {
-        let proof =
-            server.get(&format!("/v1/proofs/consistency?old={old}&new={size}")).await.json();
-        assert_eq!((&proof["old_size"], &proof["new_size"]), (&old.into(), &size.into()));
+        let proof = server
+            .get(&format!("/v1/proofs/consistency?old={old}&new={size}"))
+            .await
+            .json();
+        assert_eq!(
+            (&proof["old_size"], &proof["new_size"]),
+            (&old.into(), &size.into())
+        );
         if old > 0 {
             consistency::verify(
                 TreeSize::new(old),
@@ -64,9 +73,15 @@ async fn proofs_verify_with_the_proof_crate() {
         ("consistency?old=5&new=4", "invalid_argument"),
         ("consistency?old=5&new=1000000", "future"),
     ] {
-        server.get(&format!("/v1/proofs/{target}")).await.problem(400, code);
+        server
+            .get(&format!("/v1/proofs/{target}"))
+            .await
+            .problem(400, code);
     }
-    server.get("/v1/proofs/absence").await.problem(404, "not_found");
+    server
+        .get("/v1/proofs/absence")
+        .await
+        .problem(404, "not_found");
     server.stop().await;
 }
 
@@ -76,11 +91,19 @@ async fn a_ledger_says_who_it_is() {
     server.put("/v1/keys/k?wait=published", b"v").await;
     let ledger = server.get("/v1/ledger").await.json();
     let origin = ledger["origin"].as_str().unwrap();
-    assert!(ledger["verifier_keys"][0].as_str().unwrap().starts_with(origin));
+    assert!(
+        ledger["verifier_keys"][0]
+            .as_str()
+            .unwrap()
+            .starts_with(origin)
+    );
     assert!(ledger["policy"].as_str().unwrap().contains(origin));
     assert_eq!(ledger["rotations"], serde_json::json!([]));
     let checkpoint = server.get("/checkpoint").await;
-    assert_eq!(checkpoint.header("content-type"), Some("text/plain; charset=utf-8"));
+    assert_eq!(
+        checkpoint.header("content-type"),
+        Some("text/plain; charset=utf-8")
+    );
     assert!(checkpoint.text().starts_with(&format!("{origin}\n")));
     assert!(ledger["checkpoint"].as_str().unwrap().starts_with(origin));
     server.stop().await;
@@ -105,7 +128,10 @@ async fn probes_and_cluster_status() {
     assert_eq!(cluster["failures_tolerated"], 0);
     let leader = server.get("/v1/cluster/leader").await.json();
     assert_eq!(leader["node_id"], cluster["node"]["node_id"]);
-    server.get("/health/ready?verbose=1").await.problem(400, "unknown_parameter");
+    server
+        .get("/health/ready?verbose=1")
+        .await
+        .problem(400, "unknown_parameter");
     server.stop().await;
 }
 
@@ -116,7 +142,10 @@ async fn metrics_count_what_was_asked() {
     server.get("/v1/keys/k").await;
     server.get("/v1/keys/none").await;
     let reply = server.get("/metrics").await;
-    assert_eq!(reply.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    assert_eq!(
+        reply.header("content-type"),
+        Some("text/plain; version=0.0.4; charset=utf-8")
+    );
     let text = reply.text();
     for line in [
         "scribe_http_requests_total{route=\"put\",status=\"2xx\"} 1",
@@ -130,12 +159,18 @@ async fn metrics_count_what_was_asked() {
     let mut described = std::collections::BTreeSet::new();
     for line in text.lines() {
         if let Some(rest) = line.strip_prefix("# TYPE ") {
-            assert!(described.insert(rest.split(' ').next().unwrap().to_owned()), "{line}");
+            assert!(
+                described.insert(rest.split(' ').next().unwrap().to_owned()),
+                "{line}"
+            );
         } else if !line.starts_with('#') {
             let name = line.split(['{', ' ']).next().unwrap();
             let family = ["_bucket", "_sum", "_count"]
                 .iter()
-                .find_map(|end| name.strip_suffix(end).filter(|name| described.contains(*name)))
+                .find_map(|end| {
+                    name.strip_suffix(end)
+                        .filter(|name| described.contains(*name))
+                })
                 .unwrap_or(name);
             assert!(described.contains(family), "{line}");
         }
@@ -160,7 +195,10 @@ async fn every_route_described_answers() {
             let reply = server.send(&method, &target, &[], body).await;
             // A key that is not there is an answer; a route that is not there has another detail.
             assert_ne!(reply.status, 405, "{method} {target}");
-            assert!(!reply.text().contains("is not a route"), "{method} {target}");
+            assert!(
+                !reply.text().contains("is not a route"),
+                "{method} {target}"
+            );
         }
     }
     server.get("/").await.problem(404, "not_found");
@@ -178,6 +216,9 @@ async fn every_route_described_answers() {
         reply.problem(405, "method_not_allowed");
         assert_eq!(reply.header("allow"), Some(allow), "{method} {target}");
     }
-    assert_eq!(server.send("HEAD", "/v1/ledger", &[], None).await.status, 200);
+    assert_eq!(
+        server.send("HEAD", "/v1/ledger", &[], None).await.status,
+        200
+    );
     server.stop().await;
 }

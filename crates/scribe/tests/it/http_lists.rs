@@ -5,7 +5,12 @@ use serde_json::{Value, json};
 use crate::support::TestServer;
 
 fn names(list: &Value) -> Vec<&str> {
-    list["keys"].as_array().unwrap().iter().map(|key| key["key"].as_str().unwrap()).collect()
+    list["keys"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|key| key["key"].as_str().unwrap())
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -34,10 +39,22 @@ async fn keys_are_listed_by_prefix_and_range() {
     let list = server.get("/v1/keys?start=%ff").await.json();
     assert_eq!(list["keys"][0]["key_base64"], "//4=");
     assert!(list["keys"][0].get("key").is_none());
-    server.get("/v1/keys?prefix=%f").await.problem(400, "bad_request");
-    server.get("/v1/keys?limit=5000").await.problem(400, "invalid_argument");
-    server.get("/v1/keys?cursor=AAAA").await.problem(400, "invalid_argument");
-    server.get("/v1/keys?after=a").await.problem(400, "unknown_parameter");
+    server
+        .get("/v1/keys?prefix=%f")
+        .await
+        .problem(400, "bad_request");
+    server
+        .get("/v1/keys?limit=5000")
+        .await
+        .problem(400, "invalid_argument");
+    server
+        .get("/v1/keys?cursor=AAAA")
+        .await
+        .problem(400, "invalid_argument");
+    server
+        .get("/v1/keys?after=a")
+        .await
+        .problem(400, "unknown_parameter");
     server.stop().await;
 }
 
@@ -53,8 +70,13 @@ async fn the_pages_of_a_listing_are_one_view() {
     loop {
         let page = server.get(&target).await.json();
         found.extend(names(&page).into_iter().map(str::to_owned));
-        assert_eq!(*size.get_or_insert(page["tree_size"].clone()), page["tree_size"]);
-        let Some(next) = page["next"].as_str() else { break };
+        assert_eq!(
+            *size.get_or_insert(page["tree_size"].clone()),
+            page["tree_size"]
+        );
+        let Some(next) = page["next"].as_str() else {
+            break;
+        };
         // Keys that come, go and change while the listing is under way are not part of it.
         server.must_put("k12a", b"new").await;
         server.send("DELETE", "/v1/keys/k24", &[], None).await;
@@ -91,24 +113,44 @@ async fn many_keys_are_read_at_one_point() {
     assert_eq!(reply["entries"][1]["entry"]["value"], "x");
 
     let post = async |body: Value| server.post("/v1/keys:get", &body).await;
-    post(json!({"keys": ["a"], "at": 1_000_000})).await.problem(400, "future");
-    post(json!({"keys": ["a"], "at": "soon"})).await.problem(400, "invalid_argument");
-    post(json!({"keys": [""]})).await.problem(400, "invalid_key");
-    post(json!({"keys_base64": ["*"]})).await.problem(400, "invalid_key");
+    post(json!({"keys": ["a"], "at": 1_000_000}))
+        .await
+        .problem(400, "future");
+    post(json!({"keys": ["a"], "at": "soon"}))
+        .await
+        .problem(400, "invalid_argument");
+    post(json!({"keys": [""]}))
+        .await
+        .problem(400, "invalid_key");
+    post(json!({"keys_base64": ["*"]}))
+        .await
+        .problem(400, "invalid_key");
     post(json!({"key": "a"})).await.problem(400, "bad_request");
     let many: Vec<String> = (0..1_001).map(|n| n.to_string()).collect();
-    post(json!({"keys": many})).await.problem(413, "body_too_large");
+    post(json!({"keys": many}))
+        .await
+        .problem(413, "body_too_large");
     server
         .send("POST", "/v1/keys:get", &[], Some(b"{\"keys\": [\"a\""))
         .await
         .problem(400, "bad_request");
     server
-        .send("POST", "/v1/keys:get", &[("Content-Encoding", "br")], Some(b"{}"))
+        .send(
+            "POST",
+            "/v1/keys:get",
+            &[("Content-Encoding", "br")],
+            Some(b"{}"),
+        )
         .await
         .problem(415, "unsupported_encoding");
     let declared = (64_usize << 20).to_string();
     server
-        .send("POST", "/v1/keys:get", &[("Content-Length", &declared)], None)
+        .send(
+            "POST",
+            "/v1/keys:get",
+            &[("Content-Length", &declared)],
+            None,
+        )
         .await
         .problem(413, "body_too_large");
     server.stop().await;
@@ -124,7 +166,9 @@ async fn an_answer_that_would_be_too_large_is_refused() {
     }
     let reply = server.post("/v1/keys:get", &json!({"keys": keys})).await;
     reply.problem(413, "body_too_large");
-    let reply = server.post("/v1/keys:get", &json!({"keys": keys[..15]})).await;
+    let reply = server
+        .post("/v1/keys:get", &json!({"keys": keys[..15]}))
+        .await;
     assert_eq!(reply.status, 200);
     server.stop().await;
 }
@@ -146,8 +190,10 @@ async fn a_transaction_is_all_or_nothing() {
     let body = reply.json();
     let entries = body["entries"].as_array().unwrap();
     let first = entries[0]["index"].as_u64().unwrap();
-    let indexes: Vec<u64> =
-        entries.iter().map(|entry| entry["index"].as_u64().unwrap()).collect();
+    let indexes: Vec<u64> = entries
+        .iter()
+        .map(|entry| entry["index"].as_u64().unwrap())
+        .collect();
     assert_eq!(indexes, [first, first + 1, first + 2]);
     assert_eq!(body["tree_size"], first + 3);
     let get = server.get("/v1/keys/a").await;
@@ -169,38 +215,94 @@ async fn a_transaction_is_all_or_nothing() {
 
     for (operations, status, code) in [
         (json!([]), 400, "invalid_argument"),
-        (json!([{"check": {"key": "a", "if_absent": true}}]), 400, "invalid_argument"),
+        (
+            json!([{"check": {"key": "a", "if_absent": true}}]),
+            400,
+            "invalid_argument",
+        ),
         (json!([{"check": {"key": "a"}}]), 400, "invalid_argument"),
-        (json!([{"put": {"key": "a", "value": "1"}}, {"delete": {"key": "a"}}]), 400, "invalid_argument"),
+        (
+            json!([{"put": {"key": "a", "value": "1"}}, {"delete": {"key": "a"}}]),
+            400,
+            "invalid_argument",
+        ),
         (json!([{"put": {"key": "a"}}]), 400, "invalid_argument"),
-        (json!([{"put": {"key": "", "value": "1"}}]), 400, "invalid_key"),
+        (
+            json!([{"put": {"key": "", "value": "1"}}]),
+            400,
+            "invalid_key",
+        ),
         (json!([{"put": {"value": "1"}}]), 400, "invalid_key"),
-        (json!([{"put": {"key": "a", "value": "1", "if_absent": true, "if_index": 1}}]), 400, "invalid_argument"),
-        (json!([{"put": {"key": "a", "value": "1", "metadata": {"A": "1"}}}]), 400, "metadata_invalid"),
+        (
+            json!([{"put": {"key": "a", "value": "1", "if_absent": true, "if_index": 1}}]),
+            400,
+            "invalid_argument",
+        ),
+        (
+            json!([{"put": {"key": "a", "value": "1", "metadata": {"A": "1"}}}]),
+            400,
+            "metadata_invalid",
+        ),
         (json!([{"append": {"key": "a"}}]), 400, "bad_request"),
-        (json!([{"put": {"key": "k".repeat(1_025), "value": ""}}]), 400, "key_too_long"),
-        (json!([{"put": {"key": "k", "value": "v".repeat((1 << 20) + 1)}}]), 413, "value_too_large"),
-        (json!((0..1_025).map(|n| json!({"delete": {"key": n.to_string()}})).collect::<Vec<_>>()), 413, "transaction_too_large"),
-        (json!((0..17).map(|n| json!({"put": {"key": n.to_string(), "value": "v".repeat(1 << 20)}})).collect::<Vec<_>>()), 413, "transaction_too_large"),
+        (
+            json!([{"put": {"key": "k".repeat(1_025), "value": ""}}]),
+            400,
+            "key_too_long",
+        ),
+        (
+            json!([{"put": {"key": "k", "value": "v".repeat((1 << 20) + 1)}}]),
+            413,
+            "value_too_large",
+        ),
+        (
+            json!(
+                (0..1_025)
+                    .map(|n| json!({"delete": {"key": n.to_string()}}))
+                    .collect::<Vec<_>>()
+            ),
+            413,
+            "transaction_too_large",
+        ),
+        (
+            json!(
+                (0..17)
+                    .map(|n| json!({"put": {"key": n.to_string(), "value": "v".repeat(1 << 20)}}))
+                    .collect::<Vec<_>>()
+            ),
+            413,
+            "transaction_too_large",
+        ),
     ] {
-        post(json!({"operations": operations})).await.problem(status, code);
+        post(json!({"operations": operations}))
+            .await
+            .problem(status, code);
     }
-    let largest: Vec<Value> =
-        (0..1_024).map(|n| json!({"put": {"key": format!("n{n}"), "value": "v"}})).collect();
-    let reply = server.post("/v1/transactions?wait=published", &json!({"operations": largest})).await;
+    let largest: Vec<Value> = (0..1_024)
+        .map(|n| json!({"put": {"key": format!("n{n}"), "value": "v"}}))
+        .collect();
+    let reply = server
+        .post(
+            "/v1/transactions?wait=published",
+            &json!({"operations": largest}),
+        )
+        .await;
     assert_eq!(reply.json()["entries"].as_array().unwrap().len(), 1_024);
 
     let body = json!({"operations": [{"put": {"key": "i", "value": "1"}}]}).to_string();
     let headers = [("Idempotency-Key", "t1")];
     let send = async |body: &str| {
-        server.send("POST", "/v1/transactions", &headers, Some(body.as_bytes())).await
+        server
+            .send("POST", "/v1/transactions", &headers, Some(body.as_bytes()))
+            .await
     };
     let first = send(&body).await.json();
     let again = send(&body).await;
     assert_eq!(again.header("scribe-replayed"), Some("true"));
     assert_eq!(again.json()["entries"], first["entries"]);
     assert_eq!(again.json()["replayed"], true);
-    send(&body.replace('1', "2")).await.problem(422, "idempotency_mismatch");
+    send(&body.replace('1', "2"))
+        .await
+        .problem(422, "idempotency_mismatch");
     server.stop().await;
 }
 
@@ -212,19 +314,34 @@ async fn the_ledger_is_read_in_order() {
     let last = server.must_put("b", b"3").await;
     let entry = server.get(&format!("/v1/entries/{first}")).await.json();
     assert_eq!(entry["index"], first);
-    assert_eq!((&entry["kind"], &entry["key"], &entry["value"]), (&json!("put"), &json!("a"), &json!("1")));
+    assert_eq!(
+        (&entry["kind"], &entry["key"], &entry["value"]),
+        (&json!("put"), &json!("a"), &json!("1"))
+    );
     assert!(entry.get("leaf_base64").is_none());
-    let raw = server.get(&format!("/v1/entries/{first}?raw=true")).await.json();
+    let raw = server
+        .get(&format!("/v1/entries/{first}?raw=true"))
+        .await
+        .json();
     assert!(raw["leaf_base64"].is_string() && raw["salt_base64"].is_string());
     // What the ledger wrote about itself comes first.
     assert_eq!(server.get("/v1/entries/0").await.json()["kind"], "system");
 
-    let page = server.get(&format!("/v1/entries?from={first}&limit=2")).await.json();
+    let page = server
+        .get(&format!("/v1/entries?from={first}&limit=2"))
+        .await
+        .json();
     assert_eq!(page["entries"].as_array().unwrap().len(), 2);
     assert_eq!(page["entries"][1]["value_base64"], "/w==");
     assert_eq!(page["next"], first + 2);
-    let page = server.get(&format!("/v1/entries?from={}", first + 2)).await.json();
-    assert_eq!(page["entries"].as_array().unwrap().last().unwrap()["index"], page["tree_size"].as_u64().unwrap() - 1);
+    let page = server
+        .get(&format!("/v1/entries?from={}", first + 2))
+        .await
+        .json();
+    assert_eq!(
+        page["entries"].as_array().unwrap().last().unwrap()["index"],
+        page["tree_size"].as_u64().unwrap() - 1
+    );
     assert_eq!(page["next"], Value::Null);
     let size = page["tree_size"].as_u64().unwrap();
     assert!(size > last);
@@ -232,15 +349,34 @@ async fn the_ledger_is_read_in_order() {
     assert_eq!(empty["entries"], json!([]));
     assert_eq!(empty["next"], Value::Null);
     let all = server.get("/v1/entries").await.json();
-    let indexes: Vec<u64> =
-        all["entries"].as_array().unwrap().iter().map(|e| e["index"].as_u64().unwrap()).collect();
+    let indexes: Vec<u64> = all["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|e| e["index"].as_u64().unwrap())
+        .collect();
     assert_eq!(indexes, (0..size).collect::<Vec<_>>());
 
-    server.get(&format!("/v1/entries?from={}", size + 100)).await.problem(400, "future");
-    server.get(&format!("/v1/entries/{}", size + 100)).await.problem(404, "not_found");
-    server.get("/v1/entries/x").await.problem(400, "invalid_argument");
-    server.get("/v1/entries/1?raw=yes").await.problem(400, "invalid_argument");
-    server.get("/v1/entries/1/2").await.problem(404, "not_found");
+    server
+        .get(&format!("/v1/entries?from={}", size + 100))
+        .await
+        .problem(400, "future");
+    server
+        .get(&format!("/v1/entries/{}", size + 100))
+        .await
+        .problem(404, "not_found");
+    server
+        .get("/v1/entries/x")
+        .await
+        .problem(400, "invalid_argument");
+    server
+        .get("/v1/entries/1?raw=yes")
+        .await
+        .problem(400, "invalid_argument");
+    server
+        .get("/v1/entries/1/2")
+        .await
+        .problem(404, "not_found");
     server.stop().await;
 }
 
@@ -258,10 +394,16 @@ async fn a_page_of_large_values_ends_early() {
         let reply = server.get(&format!("/v1/entries?from={from}")).await;
         assert!(reply.body.len() < 10 << 20, "{}", reply.body.len());
         let page = reply.json();
-        let puts = page["entries"].as_array().unwrap().iter().filter(|e| e["kind"] == "put");
+        let puts = page["entries"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|e| e["kind"] == "put");
         found += puts.count();
         pages += 1;
-        let Some(next) = page["next"].as_u64() else { break };
+        let Some(next) = page["next"].as_u64() else {
+            break;
+        };
         from = next;
     }
     assert_eq!(found, 12);

@@ -15,12 +15,22 @@ type Event = (Option<u64>, String, Value);
 impl Watch {
     async fn open(server: &TestServer, query: &str, headers: &[(&str, &str)]) -> Watch {
         let mut connection = server.connect().await;
-        connection.write(&request("GET", &format!("/v1/watch?{query}"), headers, None)).await;
+        connection
+            .write(&request(
+                "GET",
+                &format!("/v1/watch?{query}"),
+                headers,
+                None,
+            ))
+            .await;
         let head = connection.head().await;
         assert_eq!(head.status, 200);
         assert_eq!(head.header("content-type"), Some("text/event-stream"));
         assert_eq!(head.header("cache-control"), Some("no-store"));
-        Watch { connection, pending: String::new() }
+        Watch {
+            connection,
+            pending: String::new(),
+        }
     }
 
     /// The next event; comments and the reconnection time are skipped. `None` at the end of the stream.
@@ -29,7 +39,10 @@ impl Watch {
             while let Some(end) = self.pending.find("\n\n") {
                 let block: String = self.pending.drain(..end + 2).collect();
                 let field = |name: &str| {
-                    block.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned)
+                    block
+                        .lines()
+                        .find_map(|line| line.strip_prefix(name))
+                        .map(str::to_owned)
                 };
                 if let Some(data) = field("data: ") {
                     let id = field("id: ").map(|id| id.parse().unwrap());
@@ -59,7 +72,10 @@ async fn entries_arrive_and_a_reconnect_misses_none() {
     let second = server.must_put("a", b"\xff").await;
     server.send("DELETE", "/v1/keys/a", &[], None).await;
     let entry = old.entry().await;
-    assert_eq!((&entry["index"], &entry["value_base64"]), (&second.into(), &"/w==".into()));
+    assert_eq!(
+        (&entry["index"], &entry["value_base64"]),
+        (&second.into(), &"/w==".into())
+    );
     assert_eq!(old.entry().await["kind"], "delete");
     drop(old);
 
@@ -116,7 +132,10 @@ async fn large_values_are_left_out() {
     let mut watch = Watch::open(&server, "", &[]).await;
     server.must_put("k", &[b'v'; 64 * 1024]).await;
     server.must_put("k", &[b'v'; 64 * 1024 + 1]).await;
-    assert_eq!(watch.entry().await["value"].as_str().unwrap().len(), 64 * 1024);
+    assert_eq!(
+        watch.entry().await["value"].as_str().unwrap().len(),
+        64 * 1024
+    );
     let large = watch.entry().await;
     assert!(large.get("value").is_none());
     assert_eq!(large["value_length"], 64 * 1024 + 1);
@@ -127,9 +146,12 @@ async fn large_values_are_left_out() {
 async fn many_entries_are_all_delivered_in_order() {
     let server = TestServer::start().await;
     let mut watch = Watch::open(&server, "prefix=k", &[]).await;
-    let body: String =
-        (0..3_000).map(|n| format!("{{\"key\":\"k{n}\",\"value\":\"v\"}}\n")).collect();
-    server.send("POST", "/v1/entries", &[], Some(body.as_bytes())).await;
+    let body: String = (0..3_000)
+        .map(|n| format!("{{\"key\":\"k{n}\",\"value\":\"v\"}}\n"))
+        .collect();
+    server
+        .send("POST", "/v1/entries", &[], Some(body.as_bytes()))
+        .await;
     for n in 0..3_000 {
         let event = loop {
             let (_, name, data) = watch.next().await.unwrap();
@@ -156,9 +178,18 @@ async fn a_stopping_server_ends_its_watches() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_watched_is_refused() {
     let server = TestServer::start().await;
-    server.get("/v1/watch?from=1000000").await.problem(400, "future");
-    server.get("/v1/watch?from=x").await.problem(400, "invalid_argument");
-    server.get("/v1/watch?to=5").await.problem(400, "unknown_parameter");
+    server
+        .get("/v1/watch?from=1000000")
+        .await
+        .problem(400, "future");
+    server
+        .get("/v1/watch?from=x")
+        .await
+        .problem(400, "invalid_argument");
+    server
+        .get("/v1/watch?to=5")
+        .await
+        .problem(400, "unknown_parameter");
     server
         .send("GET", "/v1/watch", &[("Last-Event-ID", "abc")], None)
         .await

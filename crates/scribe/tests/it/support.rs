@@ -51,7 +51,13 @@ impl TestServer {
             };
             http::serve(listener, serving, options, stopped).await
         });
-        TestServer { addr, node, stop: Some(stop), served, _dir: dir }
+        TestServer {
+            addr,
+            node,
+            stop: Some(stop),
+            served,
+            _dir: dir,
+        }
     }
 
     /// Asks the server to stop without waiting for it.
@@ -69,7 +75,10 @@ impl TestServer {
     pub async fn connect(&self) -> Connection {
         let stream = TcpStream::connect(self.addr).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        Connection { stream, buffer: Vec::new() }
+        Connection {
+            stream,
+            buffer: Vec::new(),
+        }
     }
 
     /// One request on a connection of its own. A body, also an empty one, is sent with its length; `None` sends none.
@@ -81,7 +90,9 @@ impl TestServer {
         body: Option<&[u8]>,
     ) -> Reply {
         let mut connection = self.connect().await;
-        connection.write(&request(method, target, headers, body)).await;
+        connection
+            .write(&request(method, target, headers, body))
+            .await;
         connection.reply(method == "HEAD").await
     }
 
@@ -95,7 +106,8 @@ impl TestServer {
 
     pub async fn post(&self, target: &str, body: &Value) -> Reply {
         let headers = [("content-type", "application/json")];
-        self.send("POST", target, &headers, Some(body.to_string().as_bytes())).await
+        self.send("POST", target, &headers, Some(body.to_string().as_bytes()))
+            .await
     }
 
     /// Puts, and returns the index.
@@ -158,7 +170,11 @@ impl Connection {
     /// Reads up to and including `end`; `None` if the connection closes first.
     pub async fn read_until(&mut self, end: &[u8]) -> Option<Vec<u8>> {
         loop {
-            if let Some(at) = self.buffer.windows(end.len()).position(|window| window == end) {
+            if let Some(at) = self
+                .buffer
+                .windows(end.len())
+                .position(|window| window == end)
+            {
                 let rest = self.buffer.split_off(at + end.len());
                 return Some(std::mem::replace(&mut self.buffer, rest));
             }
@@ -183,12 +199,23 @@ impl Connection {
         let head = self.read_until(b"\r\n\r\n").await.expect("a reply");
         let head = String::from_utf8_lossy(&head).into_owned();
         let mut lines = head.lines();
-        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let status = lines
+            .next()
+            .unwrap()
+            .split(' ')
+            .nth(1)
+            .unwrap()
+            .parse()
+            .unwrap();
         let headers = lines
             .filter_map(|line| line.split_once(": "))
             .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
             .collect();
-        Reply { status, headers, body: Vec::new() }
+        Reply {
+            status,
+            headers,
+            body: Vec::new(),
+        }
     }
 
     /// The next chunk of a chunked body; `None` at its end, an empty error if it was cut off.
@@ -235,7 +262,10 @@ pub struct Reply {
 
 impl Reply {
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(given, _)| given == name)
+            .map(|(_, value)| value.as_str())
     }
 
     pub fn text(&self) -> String {
@@ -260,12 +290,19 @@ impl Reply {
     #[track_caller]
     pub fn problem(&self, status: u16, code: &str) -> Value {
         assert_eq!(self.status, status, "{}", self.text());
-        assert_eq!(self.header("content-type"), Some("application/problem+json"));
+        assert_eq!(
+            self.header("content-type"),
+            Some("application/problem+json")
+        );
         let problem = self.json();
         assert_eq!(problem["code"], code, "{problem}");
         assert_eq!(problem["status"], status);
         assert_eq!(problem["type"], format!("urn:scribe-ledger:problem:{code}"));
-        assert!(problem["detail"].as_str().is_some_and(|detail| !detail.is_empty()));
+        assert!(
+            problem["detail"]
+                .as_str()
+                .is_some_and(|detail| !detail.is_empty())
+        );
         problem
     }
 }
