@@ -1,6 +1,6 @@
 //! The Raft log that is the ledger: the public face of `log/`, `vote`, `watermarks` and `MANIFEST`.
 //!
-//! A call that writes puts what it wants into a queue and returns; the writer thread ([`super::writer`]) carries it out
+//! A call that writes puts what it wants into a queue and returns; the writer thread (`writer.rs`) carries it out
 //! in order and then calls back. What was appended can be read at once. Where a frame lies is decided when it is
 //! appended and depends on the frames of the log alone, so that sealed segments are the same on every node.
 //!
@@ -17,7 +17,7 @@ use std::thread::{self, JoinHandle};
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
-use super::disk::{Disk, DiskFile, Open};
+use super::disk::{Disk, DiskFile};
 use super::error::{IoContext, StoreError};
 use super::frame::{
     self, FRAME_LENGTH_MAX, Frame, FramePosition, LogId, LogIndex, Vote, private_crc,
@@ -25,17 +25,15 @@ use super::frame::{
 use super::lock::DirLock;
 use super::manifest::{ManifestFile, ManifestRecord};
 use super::next_segment::NextSegment;
+use super::reading::corrupt;
 use super::recovery::{LOG_DIR, Recovered, recover};
-use super::scan::Scanner;
-use super::segment::{FooterState, SealedSegment, file_path};
+use super::segment::{FooterState, SealedSegment};
 use super::state::{LogState, at_most, invalid, show};
 use super::writer::{Counters, Item, Queue, Writer, poisoned};
 use crate::limits;
 
-/// Segment files kept open at once; sealed ones beyond it are opened again when they are read.
-const FILES_OPEN_MAX: usize = 512;
-/// How often a read starts over because frames were cut under it.
-const READ_ATTEMPTS: usize = 8;
+/// Offsets in a segment are 32-bit numbers, and one frame may begin right below the limit.
+const SEGMENT_BYTES_CEILING: u64 = 1 << 31;
 
 /// Whose data this is; written into the vote file, checked at every open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +51,8 @@ pub struct LogOptions {
     pub segment_bytes_max: u64,
     /// Leaves after which a segment is full.
     pub segment_leaves_max: u64,
-    /// Bytes one synced group may have; a longer frame is a group of its own.
+    /// Bytes one synced group may have; a longer frame is a group of its own. Recovery takes at most this much for a
+    /// torn tail, so it must never be lowered below what the files were written with.
     pub group_bytes_max: usize,
     /// Bytes of frames kept in memory.
     pub cache_bytes: usize,
@@ -213,13 +212,18 @@ impl Threads {
     fn stop(&self) {
         // Refused if the store has stopped already.
         let _ = self.inner.queue.push(Item::Stop);
-        let mut handles = self.handles.lock();
+        let handles = std::mem::take(&mut *self.handles.lock());
         let own = thread::current().id();
-        for handle in handles.drain(..) {
-            // The last handle may go away inside a callback, which runs on the writer thread.
-            if handle.thread().id() != own && handle.join().is_err() {
+        for handle in handles {
+            // The last handle may go away inside a callback, which runs on the writer thread; that thread then lets
+            // go of the directory when it ends.
+            if handle.thread().id() == own {
+                return;
+            }
+            if handle.join().is_err() {
                 tracing::error!("a thread of the store panicked");
             }
+            // The writer, which is first, may have waited for a file made ahead; now nobody does.
             if let Some(next) = &self.inner.next {
                 next.stop();
             }
@@ -238,8 +242,9 @@ impl Log {
         disk: Arc<dyn Disk>,
         dir: &Path,
         identity: LogIdentity,
-        options: LogOptions,
+        mut options: LogOptions,
     ) -> Result<(Self, RecoveredLog), StoreError> {
+        options.segment_bytes_max = options.segment_bytes_max.min(SEGMENT_BYTES_CEILING);
         let recovered = recover(&disk, dir, Some(identity), &options, false)?;
         Self::start(disk, dir, options, recovered)
     }
@@ -663,231 +668,9 @@ impl Threads {
     }
 }
 
-impl Inner {
-    /// The open file of a segment, opened for reading if it is not. Unsealed ones are always open.
-    pub(crate) fn file(&self, number: u32, first: LogIndex) -> io::Result<Arc<dyn DiskFile>> {
-        if let Some(file) = self.files.lock().get(&number) {
-            return Ok(file.clone());
-        }
-        let file = self
-            .disk
-            .open(&file_path(&self.log_dir, first), Open::READ)?;
-        let unsealed = self
-            .state
-            .lock()
-            .open
-            .front()
-            .map_or(u32::MAX, |open| open.number);
-        let mut files = self.files.lock();
-        if files.len() >= FILES_OPEN_MAX
-            && let Some(oldest) = files
-                .keys()
-                .next()
-                .copied()
-                .filter(|oldest| *oldest < unsealed)
-        {
-            files.remove(&oldest);
-        }
-        Ok(files.entry(number).or_insert(file).clone())
-    }
-
-    fn segment_file(&self, number: u32) -> io::Result<Arc<dyn DiskFile>> {
-        let first = {
-            let state = self.state.lock();
-            let open = state.open_segment(number).map(|open| open.first);
-            open.or_else(|| {
-                state
-                    .sealed_segment(number)
-                    .map(|sealed| sealed.first_log_index)
-            })
-        };
-        let Some(first) = first else {
-            return Err(io::Error::new(
-                io::ErrorKind::NotFound,
-                format!("there is no segment {number}"),
-            ));
-        };
-        self.file(number, first)
-    }
-
-    /// Reads headers from the closest sparse entry on.
-    fn sealed_position(&self, index: LogIndex) -> io::Result<Option<FramePosition>> {
-        let Some(run) = self.run_of(index) else {
-            return Ok(None);
-        };
-        let file = self.file(run.number, run.first)?;
-        let mut scanner = Scanner::with_read_length(&*file, run.end, run.read_length);
-        let mut offset = run.offset;
-        while offset < run.end {
-            let header = scanner.header(offset)?.map_err(|error| {
-                corrupt(format!("segment {} at byte {offset}: {error}", run.number))
-            })?;
-            let length = header.total_length();
-            if header.log_id.index == index {
-                let (offset, length) = (offset as u32, length as u32);
-                return Ok(Some(FramePosition {
-                    segment: run.number,
-                    offset,
-                    length,
-                }));
-            }
-            offset += length as u64;
-        }
-        Ok(None)
-    }
-
-    /// From where a frame can be read from disk; `None` if it is not there.
-    fn run_of(&self, index: LogIndex) -> Option<Run> {
-        let state = self.state.lock();
-        if let Some(sealed) = state.sealed_segment_of(index) {
-            let behind = sealed
-                .sparse
-                .partition_point(|entry| entry.log_index <= index);
-            let entry = behind.checked_sub(1).and_then(|at| sealed.sparse.get(at));
-            let start = super::segment::SEGMENT_HEADER_LENGTH as u32;
-            return Some(Run {
-                number: sealed.number,
-                first: sealed.first_log_index,
-                offset: u64::from(entry.map_or(start, |entry| entry.offset)),
-                end: sealed.body_length,
-                read_length: super::segment::SPARSE_BYTES as usize,
-            });
-        }
-        if state.flushed.is_none_or(|flushed| flushed.index < index) {
-            return None;
-        }
-        let open = state.open_segment_of(index)?;
-        let flushed = state
-            .flushed
-            .filter(|flushed| flushed.index <= open.last_index());
-        let end = flushed
-            .and_then(|flushed| open.meta(flushed.index))
-            .map(|meta| meta.end());
-        let meta = open.meta(index)?;
-        Some(Run {
-            number: open.number,
-            first: open.first,
-            offset: u64::from(meta.offset),
-            end: u64::from(end.unwrap_or_else(|| open.end())),
-            read_length: usize::MAX,
-        })
-    }
-
-    fn read(&self, range: Range<u64>, bytes_max: usize, cache: bool) -> io::Result<Vec<Frame>> {
-        let mut outcome = Ok(Vec::new());
-        for _ in 0..READ_ATTEMPTS {
-            let cuts = self.state.lock().cuts();
-            outcome = self.read_once(range.clone(), bytes_max, cache);
-            // Frames cut and replaced while they were read may look damaged, or be of two histories.
-            if self.state.lock().cuts() == cuts {
-                break;
-            }
-        }
-        outcome
-    }
-
-    fn read_once(
-        &self,
-        range: Range<u64>,
-        bytes_max: usize,
-        cache: bool,
-    ) -> io::Result<Vec<Frame>> {
-        let mut out = Batch {
-            frames: Vec::new(),
-            bytes: 0,
-            bytes_max,
-        };
-        let mut index = range.start;
-        while index < range.end {
-            if cache {
-                let state = self.state.lock();
-                while index < range.end
-                    && let Some(cached) = state.cache.get(LogIndex(index))
-                {
-                    if !out.push(cached.frame.clone()) {
-                        return Ok(out.frames);
-                    }
-                    index += 1;
-                }
-            }
-            if index >= range.end {
-                break;
-            }
-            let Some(run) = self.run_of(LogIndex(index)) else {
-                break;
-            };
-            let file = self.file(run.number, run.first)?;
-            let wanted = (bytes_max - out.bytes.min(bytes_max)).min(run.read_length);
-            let mut scanner = Scanner::with_read_length(&*file, run.end, wanted);
-            let mut offset = run.offset;
-            let from = index;
-            while index < range.end && offset < run.end {
-                let damage =
-                    |error| corrupt(format!("segment {} at byte {offset}: {error}", run.number));
-                let header = scanner.header(offset)?.map_err(damage)?;
-                if header.log_id.index.0 >= index {
-                    if header.log_id.index.0 != index {
-                        return Err(corrupt(format!(
-                            "segment {} at byte {offset}: log index is {}, allowed {index}",
-                            run.number, header.log_id.index
-                        )));
-                    }
-                    let parsed = scanner.frame(offset)?.map_err(damage)?;
-                    if !out.push(parsed.frame) {
-                        return Ok(out.frames);
-                    }
-                    index += 1;
-                    if cache && self.state.lock().cache.get(LogIndex(index)).is_some() {
-                        break;
-                    }
-                }
-                offset += header.total_length() as u64;
-            }
-            if index == from {
-                return Err(corrupt(format!(
-                    "segment {} has no frame {index}",
-                    run.number
-                )));
-            }
-        }
-        Ok(out.frames)
-    }
-}
-
-struct Run {
-    number: u32,
-    first: LogIndex,
-    offset: u64,
-    end: u64,
-    read_length: usize,
-}
-
-struct Batch {
-    frames: Vec<Frame>,
-    bytes: usize,
-    bytes_max: usize,
-}
-
-impl Batch {
-    /// Takes a frame in unless it would be too much.
-    fn push(&mut self, frame: Frame) -> bool {
-        let length = frame.length();
-        if !self.frames.is_empty() && self.bytes + length > self.bytes_max {
-            return false;
-        }
-        self.bytes += length;
-        self.frames.push(frame);
-        true
-    }
-}
-
 fn refuse(done: Flushed, error: io::Error) -> io::Result<()> {
     done.complete(Err(io::Error::new(error.kind(), error.to_string())));
     Err(error)
-}
-
-fn corrupt(message: String) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, message)
 }
 
 fn check_order(mut last: Option<LogId>, frames: &[Frame]) -> io::Result<()> {

@@ -22,6 +22,7 @@ pub mod manifest;
 mod next_segment;
 pub mod open_segment;
 mod read;
+mod reading;
 pub mod real_disk;
 mod rebuild;
 pub mod recovery;
@@ -39,6 +40,8 @@ mod walk;
 pub mod watermarks;
 mod writer;
 
+#[cfg(test)]
+mod log_tests;
 #[cfg(test)]
 mod tests;
 

@@ -117,6 +117,8 @@ pub(crate) fn recover(
         &mut sealed_damage,
         &mut warnings,
     )?;
+    // Names made by a process that was killed before it synced them.
+    disk.sync_dir(dir).context("sync", dir)?;
     let first_unsealed = sealed.last().map(|last| last.last_log_id.index.next());
     segments.retain(|first| first_unsealed.is_none_or(|unsealed| *first >= unsealed));
 
@@ -211,7 +213,9 @@ pub(crate) fn recover(
 }
 
 fn create_dirs(disk: &dyn Disk, dir: &Path, log_dir: &Path) -> Result<(), StoreError> {
-    if disk.exists(log_dir).context("look for", log_dir)? {
+    // The vote file is made after the directories are durable, so where it exists they are.
+    let vote = dir.join(super::vote::VOTE_NAME);
+    if disk.exists(&vote).context("look for", &vote)? {
         return Ok(());
     }
     disk.create_dir_all(log_dir).context("create", log_dir)?;

@@ -238,8 +238,12 @@ pub(crate) fn judge_end(
     Ok(End::Torn)
 }
 
-/// Whether some 512-byte sector has nothing but zeros within `range`; bytes beyond the end count as zero.
+/// Whether some 512-byte sector has nothing but zeros within `range`, or the file ends inside it: a length that was not
+/// made durable cuts anywhere.
 fn has_missing_sector(scanner: &mut Scanner<'_>, range: std::ops::Range<u64>) -> io::Result<bool> {
+    if !range.is_empty() && range.end > scanner.end {
+        return Ok(true);
+    }
     let mut at = range.start;
     while at < range.end {
         let sector_end = (at / SECTOR_LENGTH as u64 + 1) * SECTOR_LENGTH as u64;

@@ -477,3 +477,146 @@ impl<'a> Reader<'a> {
         Ok(u64::from_be_bytes(self.array()?))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use scribe_proof::index::LeafIndex;
+
+    fn sealed(sparse: usize, membership: usize) -> SealedSegment {
+        let mut sealed = SealedSegment {
+            number: 4,
+            generation: 0,
+            first_log_index: LogIndex(70),
+            last_log_id: LogId::new(3, 99),
+            last_chain: 0xdead_beef,
+            frame_count: 30,
+            body_length: 4_096,
+            file_length: 4_096,
+            body_sha256: Hash([9; 32]),
+            cluster_id: [7; 16],
+            footer: FooterState {
+                start_size: TreeSize::new(100),
+                start_root: Hash([1; 32]),
+                end_size: TreeSize::new(900),
+                end_root: Hash([2; 32]),
+                last_log_id: LogId::new(3, 99),
+                membership: vec![5; membership].into(),
+                last_timestamp_ms: 1_234,
+                published: (TreeSize::new(50), Hash([3; 32])),
+            },
+            sparse: (0..sparse as u32)
+                .map(|i| SparseEntry {
+                    log_index: LogIndex(70 + u64::from(i)),
+                    first_leaf: 100,
+                    offset: 64 + i * 80,
+                })
+                .collect(),
+        };
+        sealed.file_length += sealed.encode_footer().len() as u64;
+        sealed
+    }
+
+    #[test]
+    fn a_footer_is_read_back_and_every_flip_and_cut_is_refused() {
+        let sealed = sealed(5, 13);
+        let bytes = sealed.encode_footer();
+        assert_eq!(parse_trailer(&bytes).unwrap(), bytes.len());
+        assert_eq!(SealedSegment::parse_footer(&bytes).unwrap(), sealed);
+        for at in 0..bytes.len() {
+            let mut changed = bytes.to_vec();
+            changed[at] ^= 0x21;
+            assert!(SealedSegment::parse_footer(&changed).is_err(), "byte {at}");
+            assert!(
+                SealedSegment::parse_footer(&bytes[..at]).is_err(),
+                "cut at {at}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_header_is_read_back_and_every_flip_is_refused() {
+        let header = SegmentHeader {
+            number: 3,
+            first_log_index: LogIndex(u64::MAX / 2),
+            cluster_id: [8; 16],
+            previous_chain: 77,
+        };
+        let bytes = header.encode();
+        assert_eq!(SegmentHeader::parse(&bytes).unwrap(), header);
+        for at in 0..bytes.len() {
+            let mut changed = bytes;
+            changed[at] ^= 0x80;
+            assert!(matches!(
+                SegmentHeader::parse(&changed),
+                Err(SegmentError::Damaged(_))
+            ));
+        }
+        let mut newer = bytes;
+        newer[6] = b'2';
+        assert_eq!(
+            SegmentHeader::parse(&newer),
+            Err(SegmentError::Newer { found: 2 })
+        );
+        assert_eq!(SegmentHeader::parse(&[0; 64]), Err(SegmentError::Blank));
+    }
+
+    #[test]
+    fn names_are_what_they_stand_for() {
+        assert_eq!(
+            parse_file_name(&file_name(LogIndex(0x1f))),
+            Some(LogIndex(0x1f))
+        );
+        for name in [
+            NEXT_NAME,
+            "1.seg",
+            "000000000000001F.seg",
+            "+00000000000001f.seg",
+        ] {
+            assert_eq!(parse_file_name(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_sparse_table_counts_only_leaves_that_were_taken() {
+        let header = |index: u64, first: u64, count: u32, sequencing_term: u64| FrameHeader {
+            chain: 0,
+            kind: FrameKind::Entries,
+            log_id: LogId::new(2, index),
+            sequencing_term,
+            first_leaf: LeafIndex::new(first),
+            count,
+            public_length: 0,
+            previous_chain: 0,
+            private_crc: 0,
+            private_length: 0,
+        };
+        let mut builder = SparseBuilder::new(TreeSize::new(10));
+        builder.push(&header(0, 10, 300, 2), 64);
+        builder.push(&header(1, 310, 5, 1), 128); // void: of another term
+        builder.push(&header(2, 311, 5, 2), 192); // void: does not fit
+        builder.push(&header(3, 310, 5, 2), 192 + SPARSE_BYTES as u32);
+        let (size, table) = builder.finish();
+        assert_eq!(size, TreeSize::new(315));
+        let found: Vec<_> = table
+            .iter()
+            .map(|e| (e.log_index.0, e.first_leaf))
+            .collect();
+        assert_eq!(found, [(0, 10), (1, 310), (3, 310)]);
+    }
+
+    proptest! {
+        #[test]
+        fn footers_of_any_shape_are_read_back(sparse in 0..40_usize, membership in 0..40_usize) {
+            let sealed = sealed(sparse, membership);
+            prop_assert_eq!(SealedSegment::parse_footer(&sealed.encode_footer()).unwrap(), sealed);
+        }
+
+        #[test]
+        fn any_bytes_are_refused_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            prop_assert!(SealedSegment::parse_footer(&bytes).is_err());
+            let _ = SegmentHeader::parse(&bytes);
+        }
+    }
+}

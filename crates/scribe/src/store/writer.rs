@@ -476,6 +476,8 @@ impl Writer {
         };
         if let (Some((_, starts, end)), Some((_, file))) = (&cut.zero, &self.current) {
             let mut end = *end;
+            // Also what an unfinished footer left behind the frames.
+            let mut zero_end = file.len().map_err(|error| self.error("read", error))?;
             let mut rest = &starts[..];
             while let Some(newest) = rest.last() {
                 // Backwards, and never more at once than a group has: a crash leaves what looks like a torn group, and
@@ -489,11 +491,12 @@ impl Writer {
                     rest = &rest[..rest.len() - 1];
                 }
                 let zero = |file: &Arc<dyn DiskFile>| {
-                    file.zero_range(u64::from(from), u64::from(end - from))?;
+                    file.zero_range(u64::from(from), zero_end - u64::from(from))?;
                     file.sync_all()
                 };
                 zero(file).map_err(|error| self.error("cut", error))?;
                 end = from;
+                zero_end = u64::from(from);
             }
         }
         Ok(())
