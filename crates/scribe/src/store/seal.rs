@@ -51,7 +51,16 @@ impl Sealer {
                     let Some(store) = store.upgrade() else {
                         return;
                     };
-                    if store.stopping.load(Ordering::Acquire) || !store.run(job) {
+                    if store.stopping.load(Ordering::Acquire) {
+                        return;
+                    }
+                    // The index database asserts some of its rules: a panic must stop the store, not just this
+                    // thread, or apply would wait for room for ever.
+                    let went_on = catch_unwind(AssertUnwindSafe(|| store.run(job)));
+                    if went_on.is_err() {
+                        store.fail(&"the sealer panicked");
+                    }
+                    if !went_on.unwrap_or(false) {
                         return;
                     }
                 }
