@@ -8,6 +8,7 @@
 //! Readers are kept out only while a pointer is swapped at the end.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::sync::{Arc, Weak};
