@@ -7,8 +7,8 @@
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 
 use bytes::Bytes;
@@ -20,6 +20,7 @@ use super::frame::FramePosition;
 use super::index::ScanRange;
 use super::tree::LevelRun;
 use super::view::{Remembered, Version};
+use crate::limits;
 
 /// A segment whose frames are applied and not yet sealed.
 #[derive(Debug)]
@@ -35,7 +36,8 @@ pub struct OpenSegment {
     many: Vec<Vec<OpenVersion>>,
     /// One run of hashes per tree level that grew in this segment.
     levels: Vec<LevelRun>,
-    remembered: HashMap<[u8; 16], Remembered>,
+    /// Ordered, as the index wants it, and without the pauses of a hash table that grows.
+    remembered: BTreeMap<[u8; 16], Remembered>,
     /// Each timestamp with the first leaf that has it; both ascending.
     times: Vec<(u64, LeafIndex)>,
 }
@@ -138,7 +140,7 @@ impl OpenSegment {
             keys: BTreeMap::new(),
             many: Vec::new(),
             levels: Vec::new(),
-            remembered: HashMap::new(),
+            remembered: BTreeMap::new(),
             times: Vec::new(),
         }
     }
@@ -225,6 +227,9 @@ impl OpenSegment {
         let run = &mut self.levels[level];
         if run.hashes.is_empty() {
             run.start = start;
+            // Address space, not memory: growing by copying megabytes would keep readers out for milliseconds.
+            let expected = limits::SEGMENT_LEAVES_MAX >> (8 * level);
+            run.hashes.reserve(expected as usize);
         }
         debug_assert_eq!(run.start + run.hashes.len() as u64, start);
         run.hashes.extend_from_slice(hashes);
@@ -240,15 +245,11 @@ impl OpenSegment {
         self.remembered.get(key_hash).copied()
     }
 
-    /// All remembered writes by ascending key hash, as the index wants them.
-    pub fn remembered_sorted(&self) -> Vec<([u8; 16], Remembered)> {
-        let mut all: Vec<_> = self
-            .remembered
+    /// All remembered writes by ascending key hash: the order the index wants.
+    pub fn remembered_sorted(&self) -> impl Iterator<Item = ([u8; 16], Remembered)> + '_ {
+        self.remembered
             .iter()
-            .map(|(key, value)| (*key, *value))
-            .collect();
-        all.sort_unstable_by_key(|(key_hash, _)| *key_hash);
-        all
+            .map(|(key_hash, value)| (*key_hash, *value))
     }
 
     /// Newest version of `key` in this segment with an index below `below`.

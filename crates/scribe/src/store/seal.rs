@@ -194,7 +194,7 @@ pub(crate) fn ingest(
     index.ingest(SegmentBatch {
         segment: identity,
         versions: &mut segment.sorted(),
-        remembered: &mut segment.remembered_sorted().into_iter(),
+        remembered: &mut segment.remembered_sorted(),
         now_ms,
     })
 }

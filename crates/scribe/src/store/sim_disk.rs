@@ -360,7 +360,7 @@ impl Inode {
         let mut bytes = self.durable.clone();
         bytes.resize(self.durable.len().max(self.live.len()), 0);
         for sector in sectors {
-            let start = sector * SECTOR_LENGTH;
+            let start = (sector * SECTOR_LENGTH).min(bytes.len());
             let end = (start + SECTOR_LENGTH).min(bytes.len());
             let live = self
                 .live
