@@ -288,7 +288,7 @@ impl Task {
         };
         let mut incoming = Vec::new();
         loop {
-            while overlay.frames.len() < limits::FRAMES_IN_FLIGHT_MAX && !self.pending.is_empty() {
+            while self.is_worth_a_frame(&overlay) {
                 self.propose_frame(term, &mut overlay).await;
             }
             let room = overlay.frames.len() < limits::FRAMES_IN_FLIGHT_MAX
@@ -316,6 +316,19 @@ impl Task {
                 }
             }
         }
+    }
+
+    /// Whether to propose a frame now. With nothing in flight: at once, so that a lone write never waits. Otherwise only
+    /// a frame as full as the fullest one in flight, so that a busy leader proposes few large frames instead of many
+    /// small ones; the results that come in are the clock, and there is no timer.
+    fn is_worth_a_frame(&self, overlay: &Overlay) -> bool {
+        if self.pending.is_empty() || overlay.frames.len() >= limits::FRAMES_IN_FLIGHT_MAX {
+            return false;
+        }
+        let fullest = overlay.frames.iter().map(|frame| frame.units.len()).max().unwrap_or(0);
+        let enough = fullest.min(limits::FRAME_OPERATIONS_MAX / 2);
+        self.pending.len() >= enough
+            || self.pending.iter().map(|unit| unit.byte_length).sum::<usize>() >= limits::FRAME_BYTES_TARGET
     }
 
     /// Builds one frame of what waits and proposes it. Refused, replayed and joined units go their own way.
