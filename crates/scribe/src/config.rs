@@ -61,7 +61,6 @@ impl Setting {
 }
 
 const ANY: (u64, u64) = (0, u64::MAX);
-const KIB: u64 = 1 << 10;
 const GIB: u64 = 1 << 30;
 
 const fn setting(
@@ -147,22 +146,6 @@ pub const SETTINGS: &[Setting] = &[
         "1s",
         (10, 3_600_000),
         "how often a checkpoint is signed while there are new entries",
-    ),
-    setting(
-        "segment_bytes_max",
-        "--segment-bytes-max",
-        Kind::Bytes,
-        "64MiB",
-        (64 * KIB, GIB),
-        "size at which a segment is sealed; the same on every node of a ledger, for ever",
-    ),
-    setting(
-        "segment_leaves_max",
-        "--segment-leaves-max",
-        Kind::Count,
-        "262144",
-        (1_024, 1 << 24),
-        "leaves at which a segment is sealed; the same on every node of a ledger, for ever",
     ),
     setting(
         "disk_reserve",
@@ -266,10 +249,6 @@ pub struct Config {
     pub value_length_max: usize,
     /// How often a checkpoint is signed while there are new entries.
     pub publish_interval_ms: u64,
-    /// Size at which a segment is sealed.
-    pub segment_bytes_max: u64,
-    /// Leaves at which a segment is sealed.
-    pub segment_leaves_max: u64,
     /// Free disk space below which writes are refused.
     pub disk_reserve_bytes: u64,
     /// Memory for the key index.
@@ -443,8 +422,6 @@ pub fn resolve(
         value_length_max: usize::try_from(values.number("value_length_max")?)
             .unwrap_or(limits::VALUE_LENGTH_CEILING),
         publish_interval_ms: values.number("publish_interval")?,
-        segment_bytes_max: values.number("segment_bytes_max")?,
-        segment_leaves_max: values.number("segment_leaves_max")?,
         disk_reserve_bytes: values.number("disk_reserve")?,
         index_cache_bytes: values.number("index_cache")?,
         entry_cache_bytes: values.number("entry_cache")?,

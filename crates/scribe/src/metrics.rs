@@ -49,6 +49,10 @@ pub fn render(node: &Node) -> String {
     metric("scribe_sequencer_replays_total", "counter", "Outcomes replayed by idempotency key", load(&sequencer.replays));
     metric("scribe_sequencer_waiting_bytes", "gauge", "Bytes of writes admitted and not answered", node.admitted_bytes() as u64);
     metric("scribe_sealed_segments", "gauge", "Sealed segments", node.sealed_segments() as u64);
+    let scrub = node.scrub_stats();
+    metric("scribe_scrub_bytes_total", "counter", "Bytes of sealed segments re-read and re-hashed", load(&scrub.bytes));
+    metric("scribe_scrub_damaged_total", "counter", "Times a sealed segment was found damaged", load(&scrub.damaged));
+    metric("scribe_scrub_unreadable_total", "counter", "Times a sealed segment could not be read", load(&scrub.unreadable));
     metric("scribe_disk_free_bytes", "gauge", "Free bytes on the data directory's file system", node.free_bytes());
     metric("scribe_disk_full", "gauge", "1 while writes are refused for lack of space", u64::from(node.disk_full()));
     out

@@ -4,6 +4,10 @@
 //! sequencer, publisher) and holds what belongs to none of them: the identity of the ledger, the system entries at its
 //! beginning, and the watch on free disk space. It decides nothing about entries.
 
+mod background;
+mod beginning;
+mod entry;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
@@ -13,9 +17,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use scribe_proof::hash::{Hash, leaf_hash};
+use scribe_proof::hash::Hash;
 use scribe_proof::index::{LeafIndex, TreeSize};
-use scribe_proof::leaf::{Leaf, LeafKind, Metadata, SystemKind};
+use scribe_proof::leaf::LeafKind;
 use scribe_proof::policy::Policy;
 use scribe_proof::receipt::{Opening, Receipt};
 use scribe_proof::tree::{HashReader, ProveError};
@@ -24,8 +28,7 @@ use tokio::task::JoinHandle;
 
 use crate::barrier::ReadBarrier;
 use crate::consensus::{ConsensusError, ConsensusNode, ConsensusOptions, NodeId, PeerAddress};
-use crate::keys::{KeyDir, Keys, LastSigned};
-use crate::ledger::batch::PrivateRecord;
+use crate::keys::{KeyDir, Keys};
 use crate::limits;
 use crate::publisher::Publisher;
 use crate::sequencer::{Collector, Preparer, Reply, Sequencer, SequencerStats, UnitOutcome};
@@ -33,12 +36,19 @@ use crate::store::cache::CacheSizes;
 use crate::store::disk::Disk;
 use crate::store::error::StoreError;
 use crate::store::index::IndexKind;
-use crate::store::log::{LogIdentity, LogOptions, LogStats};
+use crate::store::log::{LogOptions, LogStats};
 use crate::store::real_disk::RealDisk;
+use crate::store::scrub::Scrubber;
 use crate::store::{
-    CheckError, CheckReport, OpenReport, ScanRange, Store, StoreOptions, StoredEntry, Version,
+    CheckError, CheckReport, OpenReport, ScanRange, Store, StoreOptions, Version,
 };
 use crate::world::World;
+
+use background::{follow_applied, follow_seals, start_scrubber, watch_disk};
+use beginning::{FirstEntries, check_last_signed, identity};
+
+pub use background::ScrubStats;
+pub use entry::Entry;
 
 pub use crate::consensus::HealthStatus;
 pub use crate::error::{AppendError, PublishError, ReadError};
@@ -163,52 +173,6 @@ pub struct LedgerInfo {
     pub policy: String,
 }
 
-/// One entry, with what lies beside its leaf.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// Its place in the ledger.
-    pub index: LeafIndex,
-    /// The encoded leaf.
-    pub leaf: Bytes,
-    /// Salt, metadata and value; `None` for system entries and erased ones.
-    pub private: Option<PrivateRecord>,
-}
-
-impl Entry {
-    fn new(stored: StoredEntry) -> Self {
-        Self { index: stored.index, leaf: stored.leaf, private: stored.private }
-    }
-
-    /// The leaf's fields. Every stored leaf was checked when it was applied; one that no longer parses is damage.
-    pub fn parsed(&self) -> Result<Leaf<'_>, ReadError> {
-        Leaf::parse(&self.leaf).map_err(|error| ReadError::Damaged(format!("leaf {}: {error}", self.index)))
-    }
-
-    /// RFC 6962 leaf hash.
-    pub fn leaf_hash(&self) -> Hash {
-        leaf_hash(&self.leaf)
-    }
-
-    /// The metadata, empty if there is none.
-    pub fn metadata(&self) -> Result<Metadata, ReadError> {
-        match &self.private {
-            Some(private) => Metadata::parse(&private.metadata)
-                .map_err(|error| ReadError::Damaged(format!("metadata of entry {}: {error}", self.index))),
-            None => Ok(Metadata::default()),
-        }
-    }
-
-    /// The value, empty if there is none.
-    pub fn value(&self) -> Bytes {
-        self.private.as_ref().map(|private| private.value.clone()).unwrap_or_default()
-    }
-
-    /// Bytes of the value.
-    pub fn value_length(&self) -> usize {
-        self.private.as_ref().map_or(0, |private| private.value.len())
-    }
-}
-
 /// One key of a listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VersionSummary {
@@ -237,6 +201,8 @@ struct Inner {
     open_report: OpenReport,
     disk_full: Arc<AtomicBool>,
     applied_size: watch::Receiver<TreeSize>,
+    scrub: Arc<ScrubStats>,
+    scrubber: Mutex<Option<Scrubber>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -309,6 +275,8 @@ impl Node {
         let disk_task = watch_disk(store.clone(), options.disk_reserve_bytes, Arc::clone(&disk_full));
         let (applied_size, applied_task) = follow_applied(&store);
         let purge_task = follow_seals(store.clone(), consensus.clone());
+        let scrub = Arc::new(ScrubStats::default());
+        let scrubber = start_scrubber(&store, options.scrub_bytes_per_second, Arc::clone(&scrub));
         let node = Self {
             inner: Arc::new(Inner {
                 barrier: ReadBarrier::start(consensus.clone()),
@@ -322,6 +290,8 @@ impl Node {
                 open_report,
                 disk_full,
                 applied_size,
+                scrub,
+                scrubber: Mutex::new(scrubber),
                 tasks: Mutex::new(vec![sequencer_task, publisher_task, disk_task, applied_task, purge_task]),
             }),
         };
@@ -332,6 +302,7 @@ impl Node {
     /// loses nothing that was acknowledged.
     pub async fn shutdown(&self) {
         let tasks = std::mem::take(&mut *self.inner.tasks.lock());
+        drop(self.inner.scrubber.lock().take());
         if let Err(error) = self.inner.consensus.shutdown().await {
             tracing::warn!(%error, "the Raft core did not stop cleanly");
         }
@@ -665,6 +636,11 @@ impl Node {
         self.inner.store.log().sealed().len()
     }
 
+    /// What the scrubber has looked at and found, for metrics.
+    pub fn scrub_stats(&self) -> &ScrubStats {
+        &self.inner.scrub
+    }
+
     /// Free bytes on the data directory's file system.
     pub fn free_bytes(&self) -> u64 {
         self.inner.store.log().free_bytes()
@@ -689,8 +665,6 @@ impl Node {
 /// How long re-applying the log may take at start. Bounded work (two or three segments), generous for a slow disk.
 const RECOVERY_TIMEOUT: Duration = Duration::from_secs(120);
 const REQUEST_TIMEOUT: Duration = Duration::from_millis(limits::REQUEST_TIMEOUT_MS);
-/// How often free space is looked at.
-const DISK_WATCH_INTERVAL: Duration = Duration::from_millis(250);
 
 async fn outcome(receiver: oneshot::Receiver<UnitOutcome>) -> Result<crate::sequencer::UnitAppended, AppendError> {
     match tokio::time::timeout(REQUEST_TIMEOUT, receiver).await {
@@ -723,167 +697,3 @@ pub(crate) fn store_options(options: &NodeOptions, index: IndexKind) -> StoreOpt
         },
     }
 }
-
-/// Who this node is: what the data directory says, or, for a new one, node 1 of a new cluster.
-fn identity(options: &NodeOptions, disk: &dyn Disk) -> Result<LogIdentity, StartError> {
-    match crate::store::vote::read_identity(disk, &options.data_dir)? {
-        Some(identity) => Ok(identity),
-        None => Ok(LogIdentity { cluster_id: options.world.random(), node_id: 1 }),
-    }
-}
-
-/// The head signed last must be in this ledger: else entries are missing, or the keys belong elsewhere.
-fn check_last_signed(options: &NodeOptions, store: &Store, keys: &Keys) -> Result<(), StartError> {
-    let Some(last) = LastSigned::load(&options.key_dir)? else { return Ok(()) };
-    let size = store.applied().tree_size;
-    let hint = "start it with the key directory it was created with, or restore the newest copy of the data; a copy \
-                that stays behind must get keys of its own"
-        .to_owned();
-    if last.origin != keys.origin {
-        let rule = format!("the last signed head is of `{}`, the ledger key of `{}`", last.origin, keys.origin);
-        return Err(StartError::Identity { rule, hint });
-    }
-    if last.size > size {
-        let rule = format!(
-            "the data directory holds {size} leaves, but a checkpoint of {} was signed with these keys",
-            last.size
-        );
-        return Err(StartError::Identity { rule, hint });
-    }
-    let root = store.root_at(last.size).map_err(|error| ConsensusError::Stopped(error.to_string()))?;
-    if root != last.root {
-        let rule = format!(
-            "the data directory is of another ledger: its root hash at tree size {} is {root}, the one signed with \
-             these keys is {}",
-            last.size, last.root
-        );
-        return Err(StartError::Identity { rule, hint });
-    }
-    Ok(())
-}
-
-/// The system entries a ledger begins with: genesis, its key, and each node's key.
-struct FirstEntries<'a> {
-    store: &'a Store,
-    sequencer: &'a Sequencer,
-    preparer: &'a Preparer,
-}
-
-impl FirstEntries<'_> {
-    /// Writes what is missing. A crash between two of them is finished by the next start.
-    async fn write(&self, options: &NodeOptions, node_id: NodeId, keys: &Keys) -> Result<(), StartError> {
-        if options.importing {
-            return Ok(());
-        }
-        let empty = self.store.applied().tree_size == TreeSize::EMPTY;
-        if empty {
-            self.append(SystemKind::Genesis, Bytes::from_static(b"scribe-ledger/genesis/v1\n")).await?;
-        }
-        let ledger_key = key_body(None, 0x01, &keys.ledger.verifier_key().public_key());
-        let node_key = key_body(Some(node_id), 0x04, &keys.node.verifier_key().public_key());
-        let (ledger_known, any_ledger_key) = self.announced(SystemKind::LedgerKey, &ledger_key)?;
-        if !ledger_known {
-            if any_ledger_key {
-                // The entries came from another copy of the ledger: say so before the new key is announced.
-                self.append(SystemKind::Restore, Bytes::from_static(b"scribe-ledger/restore/v1\n")).await?;
-            }
-            self.append(SystemKind::LedgerKey, ledger_key).await?;
-        }
-        if !self.announced(SystemKind::NodeKey, &node_key)?.0 {
-            self.append(SystemKind::NodeKey, node_key).await?;
-        }
-        Ok(())
-    }
-
-    /// Whether this body is announced by a system entry of this kind, and whether any of the kind is there.
-    fn announced(&self, kind: SystemKind, body: &Bytes) -> Result<(bool, bool), StartError> {
-        let failed = |error: std::io::Error| ConsensusError::Stopped(error.to_string());
-        let mut below = self.store.applied().tree_size;
-        let mut any = false;
-        loop {
-            let page = self.store.history(b"", below, limits::PAGE_LIMIT_DEFAULT).map_err(failed)?;
-            let Some(oldest) = page.last() else { return Ok((false, any)) };
-            below = TreeSize::new(oldest.index.get());
-            for version in &page {
-                let entry = self.store.entry_of(version).map_err(failed)?;
-                let Ok(leaf) = Leaf::parse(&entry.leaf) else { continue };
-                if leaf.subtype == kind as u16 {
-                    any = true;
-                    if leaf.body == &body[..] {
-                        return Ok((true, true));
-                    }
-                }
-            }
-        }
-    }
-
-    async fn append(&self, kind: SystemKind, body: Bytes) -> Result<(), StartError> {
-        let (sender, receiver) = oneshot::channel();
-        self.sequencer.submit(self.preparer.system(kind as u16, body, Reply::One(sender)));
-        outcome(receiver).await?;
-        Ok(())
-    }
-}
-
-/// Body of a key announcement: `[u64 node id ‖] u8 key type ‖ 32-byte public key`.
-fn key_body(node_id: Option<NodeId>, key_type: u8, public_key: &[u8; 32]) -> Bytes {
-    let mut body = Vec::with_capacity(41);
-    if let Some(node_id) = node_id {
-        body.extend_from_slice(&node_id.to_be_bytes());
-    }
-    body.push(key_type);
-    body.extend_from_slice(public_key);
-    body.into()
-}
-
-/// Keeps an eye on free space: below the reserve writes are refused, and resume by themselves when it returns.
-fn watch_disk(store: Store, reserve_bytes: u64, full: Arc<AtomicBool>) -> JoinHandle<()> {
-    tokio::spawn(async move {
-        let mut tick = tokio::time::interval(DISK_WATCH_INTERVAL);
-        loop {
-            tick.tick().await;
-            let now_full = store.log().free_bytes() < reserve_bytes;
-            if full.swap(now_full, Ordering::Relaxed) != now_full {
-                if now_full {
-                    tracing::warn!(reserve_bytes, "the disk is nearly full: writes are refused until space returns");
-                } else {
-                    tracing::info!("space has returned: writes are taken again");
-                }
-            }
-        }
-    })
-}
-
-/// Turns the store's applied state into a watch of the tree size alone.
-fn follow_applied(store: &Store) -> (watch::Receiver<TreeSize>, JoinHandle<()>) {
-    let mut applied = store.watch_applied();
-    let (sender, receiver) = watch::channel(applied.borrow().tree_size);
-    let task = tokio::spawn(async move {
-        while applied.changed().await.is_ok() {
-            let size = applied.borrow_and_update().tree_size;
-            sender.send_if_modified(|last| std::mem::replace(last, size) != size);
-        }
-    });
-    (receiver, task)
-}
-
-/// Moves the purge watermark behind the last sealed segment: what is sealed is fetched as a file, not as log entries.
-fn follow_seals(store: Store, consensus: ConsensusNode) -> JoinHandle<()> {
-    tokio::spawn(async move {
-        let mut applied = store.watch_applied();
-        let mut purged = store.log().purged();
-        while applied.changed().await.is_ok() {
-            applied.borrow_and_update();
-            let sealed = store.log().sealed().last().map(|segment| segment.last_log_id);
-            if sealed > purged
-                && let Some(id) = sealed
-            {
-                if consensus.purge_log(id.index).await.is_err() {
-                    return;
-                }
-                purged = sealed;
-            }
-        }
-    })
-}
-

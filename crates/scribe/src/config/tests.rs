@@ -55,8 +55,6 @@ fn a_flag_beats_a_variable_beats_the_file_beats_the_default() {
 fn the_defaults_are_the_limits() {
     let config = defaults();
     assert_eq!(config.value_length_max, limits::VALUE_LENGTH_DEFAULT_MAX);
-    assert_eq!(config.segment_bytes_max, limits::SEGMENT_BYTES_MAX);
-    assert_eq!(config.segment_leaves_max, limits::SEGMENT_LEAVES_MAX);
     assert_eq!(config.disk_reserve_bytes, limits::DISK_RESERVE_BYTES);
     assert_eq!(config.index_cache_bytes, limits::INDEX_CACHE_BYTES);
     assert_eq!(config.entry_cache_bytes, limits::ENTRY_CACHE_BYTES);

@@ -1,7 +1,7 @@
 //! What is kept in memory for reads: entries by leaf index, and the newest version by key.
 //!
-//! Entries never change, so their cache needs no care. The newest version of a key does: [`Caches::replace_latest`] is
-//! called for every leaf under the view's write lock, and [`Caches::insert_latest`] only under its read lock by a
+//! Entries never change, so their cache needs no care. The newest version of a key does: `replace_latest` is
+//! called for every leaf under the view's write lock, and `insert_latest` only under its read lock by a
 //! reader that has just made sure that no newer version was applied. So what is cached is never older than what was
 //! applied when a reader started.
 

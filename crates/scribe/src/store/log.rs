@@ -1,6 +1,6 @@
 //! The Raft log that is the ledger: the public face of `log/`, `vote`, `watermarks` and `MANIFEST`.
 //!
-//! A call that writes puts what it wants into a queue and returns; the writer thread ([`super::writer`]) carries it out
+//! A call that writes puts what it wants into a queue and returns; the writer thread (`writer.rs`) carries it out
 //! in order and then calls back. What was appended can be read at once. Where a frame lies is decided when it is
 //! appended and depends on the frames of the log alone, so that sealed segments are the same on every node.
 //!
@@ -51,7 +51,8 @@ pub struct LogOptions {
     pub segment_bytes_max: u64,
     /// Leaves after which a segment is full.
     pub segment_leaves_max: u64,
-    /// Bytes one synced group may have; a longer frame is a group of its own.
+    /// Bytes one synced group may have; a longer frame is a group of its own. Recovery takes at most this much for a
+    /// torn tail, so it must never be lowered below what the files were written with.
     pub group_bytes_max: usize,
     /// Bytes of frames kept in memory.
     pub cache_bytes: usize,

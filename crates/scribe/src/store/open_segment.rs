@@ -5,7 +5,10 @@
 //! behind an `Arc`, read without a lock, and dropped once the sealer has put all of it on disk. Everything here is
 //! derived from the frames: after a restart it comes back by applying them again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::Bound;
 
 use bytes::Bytes;
@@ -17,6 +20,7 @@ use super::frame::FramePosition;
 use super::index::ScanRange;
 use super::tree::LevelRun;
 use super::view::{Remembered, Version};
+use crate::limits;
 
 /// A segment whose frames are applied and not yet sealed.
 #[derive(Debug)]
@@ -27,10 +31,13 @@ pub struct OpenSegment {
     /// Frames that hold leaves, in order.
     frames: Vec<FramePlace>,
     leaves: u32,
-    keys: BTreeMap<Box<[u8]>, Versions>,
+    keys: BTreeMap<MapKey, Versions>,
+    /// Versions of the keys that have several, oldest first.
+    many: Vec<Vec<OpenVersion>>,
     /// One run of hashes per tree level that grew in this segment.
     levels: Vec<LevelRun>,
-    remembered: HashMap<[u8; 16], Remembered>,
+    /// Ordered, as the index wants it, and without the pauses of a hash table that grows.
+    remembered: BTreeMap<[u8; 16], Remembered>,
     /// Each timestamp with the first leaf that has it; both ascending.
     times: Vec<(u64, LeafIndex)>,
 }
@@ -51,25 +58,73 @@ struct OpenVersion {
 }
 
 /// Most keys have one version in a segment; it is kept without a heap allocation.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 enum Versions {
     One(OpenVersion),
-    Many(Vec<OpenVersion>),
+    /// Place in [`OpenSegment::many`].
+    Many(u32),
 }
 
-impl Versions {
-    fn as_slice(&self) -> &[OpenVersion] {
-        match self {
-            Self::One(version) => std::slice::from_ref(version),
-            Self::Many(versions) => versions,
+/// Bytes of a key that is kept inside the map's nodes.
+const SHORT_KEY_LENGTH: usize = 38;
+
+/// A key of the map. Short ones lie in the map's nodes, so that a look-up compares without following a pointer for each
+/// key it passes: in a full segment that is most of the cost of applying an entry.
+#[derive(Debug)]
+enum MapKey {
+    Short {
+        length: u8,
+        bytes: [u8; SHORT_KEY_LENGTH],
+    },
+    Long(Box<[u8]>),
+}
+
+impl MapKey {
+    fn new(key: &[u8]) -> Self {
+        let mut bytes = [0; SHORT_KEY_LENGTH];
+        match bytes.get_mut(..key.len()) {
+            Some(start) => {
+                start.copy_from_slice(key);
+                Self::Short {
+                    length: key.len() as u8,
+                    bytes,
+                }
+            }
+            None => Self::Long(key.into()),
         }
     }
 
-    fn push(&mut self, version: OpenVersion) {
+    fn as_slice(&self) -> &[u8] {
         match self {
-            Self::One(first) => *self = Self::Many(vec![*first, version]),
-            Self::Many(versions) => versions.push(version),
+            Self::Short { length, bytes } => &bytes[..usize::from(*length)],
+            Self::Long(key) => key,
         }
+    }
+}
+
+impl Borrow<[u8]> for MapKey {
+    fn borrow(&self) -> &[u8] {
+        self.as_slice()
+    }
+}
+
+impl PartialEq for MapKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_slice() == other.as_slice()
+    }
+}
+
+impl Eq for MapKey {}
+
+impl PartialOrd for MapKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for MapKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_slice().cmp(other.as_slice())
     }
 }
 
@@ -83,8 +138,9 @@ impl OpenSegment {
             frames: Vec::new(),
             leaves: 0,
             keys: BTreeMap::new(),
+            many: Vec::new(),
             levels: Vec::new(),
-            remembered: HashMap::new(),
+            remembered: BTreeMap::new(),
             times: Vec::new(),
         }
     }
@@ -135,11 +191,21 @@ impl OpenSegment {
             frame: self.frames.len().saturating_sub(1) as u32,
             kind,
         };
-        match self.keys.get_mut(key) {
-            Some(versions) => versions.push(version),
-            None => {
-                self.keys.insert(key.into(), Versions::One(version));
+        match self.keys.entry(MapKey::new(key)) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(Versions::One(version));
             }
+            Entry::Occupied(mut occupied) => match *occupied.get() {
+                Versions::One(first) => {
+                    occupied.insert(Versions::Many(self.many.len() as u32));
+                    self.many.push(vec![first, version]);
+                }
+                Versions::Many(place) => {
+                    if let Some(versions) = self.many.get_mut(place as usize) {
+                        versions.push(version);
+                    }
+                }
+            },
         }
         if self
             .times
@@ -161,6 +227,9 @@ impl OpenSegment {
         let run = &mut self.levels[level];
         if run.hashes.is_empty() {
             run.start = start;
+            // Address space, not memory: growing by copying megabytes would keep readers out for milliseconds.
+            let expected = limits::SEGMENT_LEAVES_MAX >> (8 * level);
+            run.hashes.reserve(expected as usize);
         }
         debug_assert_eq!(run.start + run.hashes.len() as u64, start);
         run.hashes.extend_from_slice(hashes);
@@ -176,15 +245,11 @@ impl OpenSegment {
         self.remembered.get(key_hash).copied()
     }
 
-    /// All remembered writes by ascending key hash, as the index wants them.
-    pub fn remembered_sorted(&self) -> Vec<([u8; 16], Remembered)> {
-        let mut all: Vec<_> = self
-            .remembered
+    /// All remembered writes by ascending key hash: the order the index wants.
+    pub fn remembered_sorted(&self) -> impl Iterator<Item = ([u8; 16], Remembered)> + '_ {
+        self.remembered
             .iter()
-            .map(|(key, value)| (*key, *value))
-            .collect();
-        all.sort_unstable_by_key(|(key_hash, _)| *key_hash);
-        all
+            .map(|(key_hash, value)| (*key_hash, *value))
     }
 
     /// Newest version of `key` in this segment with an index below `below`.
@@ -196,7 +261,7 @@ impl OpenSegment {
     /// Versions of `key` below `below`, newest first, at most `limit`, appended to `out`.
     pub fn versions(&self, key: &[u8], below: TreeSize, limit: usize, out: &mut Vec<Version>) {
         if let Some(versions) = self.keys.get(key) {
-            let versions = versions.as_slice();
+            let versions = self.slice(versions);
             let end = self.count_below(versions, below);
             out.extend(
                 versions[..end]
@@ -238,10 +303,10 @@ impl OpenSegment {
             .range::<[u8], _>((Bound::Included(range.start.as_slice()), upper));
         for (step, (key, versions)) in keys.enumerate() {
             if step == steps || out.len() == limit {
-                return Some(key.to_vec());
+                return Some(key.as_slice().to_vec());
             }
             if let Some(version) = self.newest_below(versions, at) {
-                out.push((Bytes::copy_from_slice(key), version));
+                out.push((Bytes::copy_from_slice(key.as_slice()), version));
             }
         }
         None
@@ -250,14 +315,9 @@ impl OpenSegment {
     /// Every version, keys ascending, newest first within a key: the order the index wants.
     pub fn sorted(&self) -> impl Iterator<Item = (&[u8], Version)> + '_ {
         self.keys.iter().flat_map(move |(key, versions)| {
-            let versions = versions.as_slice().iter().rev();
-            versions.map(move |version| (&**key, self.version_at(*version)))
+            let versions = self.slice(versions).iter().rev();
+            versions.map(move |version| (key.as_slice(), self.version_at(*version)))
         })
-    }
-
-    /// All keys.
-    pub fn keys(&self) -> impl Iterator<Item = &[u8]> + '_ {
-        self.keys.keys().map(|key| &**key)
     }
 
     /// The frame that holds leaf `index`, and the leaf's place in it; `None` when it is not in this segment.
@@ -283,6 +343,13 @@ impl OpenSegment {
         }
     }
 
+    fn slice<'a>(&'a self, versions: &'a Versions) -> &'a [OpenVersion] {
+        match versions {
+            Versions::One(version) => std::slice::from_ref(version),
+            Versions::Many(place) => self.many.get(*place as usize).map_or(&[], Vec::as_slice),
+        }
+    }
+
     fn relative(&self, index: LeafIndex) -> Option<u32> {
         let leaf = index.get().checked_sub(self.start_size.get())?;
         (leaf < u64::from(self.leaves)).then_some(leaf as u32)
@@ -297,7 +364,7 @@ impl OpenSegment {
     }
 
     fn newest_below(&self, versions: &Versions, below: TreeSize) -> Option<Version> {
-        let versions = versions.as_slice();
+        let versions = self.slice(versions);
         let newest = self.count_below(versions, below).checked_sub(1)?;
         Some(self.version_at(versions[newest]))
     }

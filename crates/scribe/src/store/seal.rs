@@ -8,6 +8,7 @@
 //! Readers are kept out only while a pointer is swapped at the end.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::sync::{Arc, Weak};
@@ -51,7 +52,16 @@ impl Sealer {
                     let Some(store) = store.upgrade() else {
                         return;
                     };
-                    if store.stopping.load(Ordering::Acquire) || !store.run(job) {
+                    if store.stopping.load(Ordering::Acquire) {
+                        return;
+                    }
+                    // The index database asserts some of its rules: a panic must stop the store, not just this
+                    // thread, or apply would wait for room for ever.
+                    let went_on = catch_unwind(AssertUnwindSafe(|| store.run(job)));
+                    if went_on.is_err() {
+                        store.fail(&"the sealer panicked");
+                    }
+                    if !went_on.unwrap_or(false) {
                         return;
                     }
                 }
@@ -184,7 +194,7 @@ pub(crate) fn ingest(
     index.ingest(SegmentBatch {
         segment: identity,
         versions: &mut segment.sorted(),
-        remembered: &mut segment.remembered_sorted().into_iter(),
+        remembered: &mut segment.remembered_sorted(),
         now_ms,
     })
 }

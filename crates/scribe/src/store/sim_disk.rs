@@ -360,11 +360,15 @@ impl Inode {
         let mut bytes = self.durable.clone();
         bytes.resize(self.durable.len().max(self.live.len()), 0);
         for sector in sectors {
-            let start = sector * SECTOR_LENGTH;
+            let start = (sector * SECTOR_LENGTH).min(bytes.len());
             let end = (start + SECTOR_LENGTH).min(bytes.len());
-            for at in start..end {
-                bytes[at] = self.live.get(at).copied().unwrap_or(0);
-            }
+            let live = self
+                .live
+                .get(start..end.min(self.live.len()))
+                .unwrap_or_default();
+            let (kept, gone) = bytes[start..end].split_at_mut(live.len());
+            kept.copy_from_slice(live);
+            gone.fill(0);
         }
         bytes.resize(length, 0);
         bytes

@@ -48,6 +48,11 @@ impl TreeFiles {
     pub fn open(disk: Arc<dyn Disk>, directory: &Path) -> Result<Self, StoreError> {
         disk.create_dir_all(directory)
             .context("create directory", directory)?;
+        // Always, not only when they are new: a process killed in between leaves names that are not durable yet.
+        for directory in directory.parent().into_iter().chain([directory]) {
+            disk.sync_dir(directory)
+                .context("sync directory", directory)?;
+        }
         let mut files = Vec::new();
         for level in 0..=LEVEL_MAX {
             let path = directory.join(format!("L{level}"));

@@ -245,7 +245,7 @@ mod tests {
         Vote {
             term,
             node_id: 7,
-            committed: term % 2 == 0,
+            committed: term.is_multiple_of(2),
         }
     }
 

@@ -47,10 +47,9 @@ pub struct FjallIndex {
     cache_bytes: u64,
     /// Newest ledger time seen: what compaction may forget is measured from here.
     now_ms: Arc<AtomicU64>,
-    open: RwLock<Option<Open>>,
+    open: RwLock<Option<Arc<Open>>>,
 }
 
-#[derive(Clone)]
 struct Open {
     /// Its threads end when the last handle goes.
     _database: Database,
@@ -78,7 +77,7 @@ impl FjallIndex {
             directory: directory.to_owned(),
             cache_bytes,
             now_ms,
-            open: RwLock::new(Some(open)),
+            open: RwLock::new(Some(Arc::new(open))),
         })
     }
 
@@ -90,7 +89,7 @@ impl FjallIndex {
         }
     }
 
-    fn handle(&self) -> io::Result<Open> {
+    fn handle(&self) -> io::Result<Arc<Open>> {
         self.open
             .read()
             .clone()
@@ -316,13 +315,10 @@ impl KeyIndex for FjallIndex {
 
     fn clear(&self) -> io::Result<()> {
         let mut open = self.open.write();
-        drop(open.take());
+        wait_and_close(open.take());
         Self::remove(&self.directory)?;
-        *open = Some(open_database(
-            &self.directory,
-            self.cache_bytes,
-            &self.now_ms,
-        )?);
+        let database = open_database(&self.directory, self.cache_bytes, &self.now_ms)?;
+        *open = Some(Arc::new(database));
         Ok(())
     }
 
@@ -342,9 +338,17 @@ impl KeyIndex for FjallIndex {
 }
 
 impl Drop for FjallIndex {
+    /// Waits for background work, unlike [`KeyIndex::close`].
     fn drop(&mut self) {
-        if self.open.get_mut().is_some() {
-            self.close();
+        wait_and_close(self.open.get_mut().take());
+    }
+}
+
+/// Closes the database when the last read on it has ended: while it is open its threads may write to its directory.
+fn wait_and_close(open: Option<Arc<Open>>) {
+    if let Some(mut open) = open {
+        while Arc::get_mut(&mut open).is_none() {
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 }

@@ -248,7 +248,7 @@ fn sealed_segments_come_back_and_are_never_cut() {
         first
     };
     let (log, recovered) = open_real(dir.path(), small(true)).unwrap();
-    assert_eq!(*recovered.sealed, [sealed.clone()]);
+    assert_eq!(*recovered.sealed, std::slice::from_ref(&sealed));
     assert_eq!(recovered.first_unsealed, sealed.last_log_id.index.next());
     assert_eq!(log.purged(), Some(sealed.last_log_id));
     assert_eq!(log.committed(), log.last());

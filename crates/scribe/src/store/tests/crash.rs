@@ -66,7 +66,7 @@ fn a_power_cut_at_any_operation_loses_nothing() {
         disk.crash_at(operation);
         let (acknowledged, applied) = work(&disk, &model);
         for image in [disk.crash(operation), disk.crash(!operation), disk.kill()] {
-            let (store, _) =
+            let (store, report) =
                 match Store::open(Arc::new(image.clone()), Path::new(DIR), IDENTITY, options()) {
                     Ok(opened) => opened,
                     Err(error) => panic!("operation {operation}: {error}"),

@@ -1,0 +1,128 @@
+//! Who a node is, whether its keys belong to its data, and the system entries a ledger begins with.
+
+use bytes::Bytes;
+use scribe_proof::index::TreeSize;
+use scribe_proof::leaf::{Leaf, SystemKind};
+use tokio::sync::oneshot;
+
+use super::{NodeOptions, StartError, outcome};
+use crate::consensus::{ConsensusError, NodeId};
+use crate::keys::{Keys, LastSigned};
+use crate::limits;
+use crate::sequencer::{Preparer, Reply, Sequencer};
+use crate::store::Store;
+use crate::store::disk::Disk;
+use crate::store::log::LogIdentity;
+
+/// Who this node is: what the data directory says, or, for a new one, node 1 of a new cluster.
+pub(super) fn identity(options: &NodeOptions, disk: &dyn Disk) -> Result<LogIdentity, StartError> {
+    match crate::store::vote::read_identity(disk, &options.data_dir)? {
+        Some(identity) => Ok(identity),
+        None => Ok(LogIdentity { cluster_id: options.world.random(), node_id: 1 }),
+    }
+}
+
+/// The head signed last must be in this ledger: else entries are missing, or the keys belong elsewhere.
+pub(super) fn check_last_signed(options: &NodeOptions, store: &Store, keys: &Keys) -> Result<(), StartError> {
+    let Some(last) = LastSigned::load(&options.key_dir)? else { return Ok(()) };
+    let size = store.applied().tree_size;
+    let hint = "start it with the key directory it was created with, or restore the newest copy of the data; a copy \
+                that stays behind must get keys of its own"
+        .to_owned();
+    if last.origin != keys.origin {
+        let rule = format!("the last signed head is of `{}`, the ledger key of `{}`", last.origin, keys.origin);
+        return Err(StartError::Identity { rule, hint });
+    }
+    if last.size > size {
+        let rule = format!(
+            "the data directory holds {size} leaves, but a checkpoint of {} was signed with these keys",
+            last.size
+        );
+        return Err(StartError::Identity { rule, hint });
+    }
+    let root = store.root_at(last.size).map_err(|error| ConsensusError::Stopped(error.to_string()))?;
+    if root != last.root {
+        let rule = format!(
+            "the data directory is of another ledger: its root hash at tree size {} is {root}, the one signed with \
+             these keys is {}",
+            last.size, last.root
+        );
+        return Err(StartError::Identity { rule, hint });
+    }
+    Ok(())
+}
+
+/// The system entries a ledger begins with: genesis, its key, and each node's key.
+pub(super) struct FirstEntries<'a> {
+    pub(super) store: &'a Store,
+    pub(super) sequencer: &'a Sequencer,
+    pub(super) preparer: &'a Preparer,
+}
+
+impl FirstEntries<'_> {
+    /// Writes what is missing. A crash between two of them is finished by the next start.
+    pub(super) async fn write(&self, options: &NodeOptions, node_id: NodeId, keys: &Keys) -> Result<(), StartError> {
+        if options.importing {
+            return Ok(());
+        }
+        let empty = self.store.applied().tree_size == TreeSize::EMPTY;
+        if empty {
+            self.append(SystemKind::Genesis, Bytes::from_static(b"scribe-ledger/genesis/v1\n")).await?;
+        }
+        let ledger_key = key_body(None, 0x01, &keys.ledger.verifier_key().public_key());
+        let node_key = key_body(Some(node_id), 0x04, &keys.node.verifier_key().public_key());
+        let (ledger_known, any_ledger_key) = self.announced(SystemKind::LedgerKey, &ledger_key)?;
+        if !ledger_known {
+            if any_ledger_key {
+                // The entries came from another copy of the ledger: say so before the new key is announced.
+                self.append(SystemKind::Restore, Bytes::from_static(b"scribe-ledger/restore/v1\n")).await?;
+            }
+            self.append(SystemKind::LedgerKey, ledger_key).await?;
+        }
+        if !self.announced(SystemKind::NodeKey, &node_key)?.0 {
+            self.append(SystemKind::NodeKey, node_key).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether this body is announced by a system entry of this kind, and whether any of the kind is there.
+    fn announced(&self, kind: SystemKind, body: &Bytes) -> Result<(bool, bool), StartError> {
+        let failed = |error: std::io::Error| ConsensusError::Stopped(error.to_string());
+        let mut below = self.store.applied().tree_size;
+        let mut any = false;
+        loop {
+            let page = self.store.history(b"", below, limits::PAGE_LIMIT_DEFAULT).map_err(failed)?;
+            let Some(oldest) = page.last() else { return Ok((false, any)) };
+            below = TreeSize::new(oldest.index.get());
+            for version in &page {
+                let entry = self.store.entry_of(version).map_err(failed)?;
+                let Ok(leaf) = Leaf::parse(&entry.leaf) else { continue };
+                if leaf.subtype == kind as u16 {
+                    any = true;
+                    if leaf.body == &body[..] {
+                        return Ok((true, true));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn append(&self, kind: SystemKind, body: Bytes) -> Result<(), StartError> {
+        let (sender, receiver) = oneshot::channel();
+        self.sequencer.submit(self.preparer.system(kind as u16, body, Reply::One(sender)));
+        outcome(receiver).await?;
+        Ok(())
+    }
+}
+
+/// Body of a key announcement: `[u64 node id ‖] u8 key type ‖ 32-byte public key`.
+fn key_body(node_id: Option<NodeId>, key_type: u8, public_key: &[u8; 32]) -> Bytes {
+    let mut body = Vec::with_capacity(41);
+    if let Some(node_id) = node_id {
+        body.extend_from_slice(&node_id.to_be_bytes());
+    }
+    body.push(key_type);
+    body.extend_from_slice(public_key);
+    body.into()
+}
+
