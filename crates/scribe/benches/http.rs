@@ -73,8 +73,10 @@ impl Server {
         })
         .await
         .expect("the node starts");
-        let options =
-            HttpOptions { addr: SocketAddr::from(([127, 0, 0, 1], 0)), ..HttpOptions::default() };
+        let options = HttpOptions {
+            addr: SocketAddr::from(([127, 0, 0, 1], 0)),
+            ..HttpOptions::default()
+        };
         let listener = http::bind(&options).await.expect("a free port");
         let addr = listener.local_addr();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -85,12 +87,21 @@ impl Server {
             };
             http::serve(listener, serving, options, stopped).await
         });
-        Server { addr, node, stop, served, _dir: dir }
+        Server {
+            addr,
+            node,
+            stop,
+            served,
+            _dir: dir,
+        }
     }
 
     async fn stop(self) {
         let _ = self.stop.send(());
-        self.served.await.expect("the server ends").expect("the server ends well");
+        self.served
+            .await
+            .expect("the server ends")
+            .expect("the server ends well");
         self.node.shutdown().await;
     }
 }
@@ -109,8 +120,9 @@ impl Client {
         let stream = TcpStream::connect(addr).await.expect("a connection");
         stream.set_nodelay(true).expect("TCP_NODELAY");
         // Keys spread over the connections; a few requests each, made in advance.
-        let keys: Vec<String> =
-            (0..4).map(|n| format!("bench%2F{:06}", (place * 7 + n * 131) % KEYS)).collect();
+        let keys: Vec<String> = (0..4)
+            .map(|n| format!("bench%2F{:06}", (place * 7 + n * 131) % KEYS))
+            .collect();
         let value = vec![b'v'; payload];
         let puts = keys
             .iter()
@@ -127,18 +139,31 @@ impl Client {
             .iter()
             .map(|key| format!("GET /v1/keys/{key} HTTP/1.1\r\nhost: bench\r\n\r\n").into_bytes())
             .collect();
-        Client { stream, buffer: vec![0; payload + 4_096], puts, gets, turn: 0 }
+        Client {
+            stream,
+            buffer: vec![0; payload + 4_096],
+            puts,
+            gets,
+            turn: 0,
+        }
     }
 
     async fn operate(&mut self, put: bool) {
         let requests = if put { &self.puts } else { &self.gets };
         let request = &requests[self.turn % requests.len()];
         self.turn += 1;
-        self.stream.write_all(request).await.expect("the request is sent");
+        self.stream
+            .write_all(request)
+            .await
+            .expect("the request is sent");
         let mut filled = 0;
         let mut needed = None;
         while needed.is_none_or(|needed| filled < needed) {
-            let read = self.stream.read(&mut self.buffer[filled..]).await.expect("an answer");
+            let read = self
+                .stream
+                .read(&mut self.buffer[filled..])
+                .await
+                .expect("an answer");
             assert!(read > 0, "the connection closed");
             filled += read;
             if needed.is_none() {
@@ -146,7 +171,11 @@ impl Client {
             }
         }
         let status = &self.buffer[9..12];
-        assert!(status == b"201" || status == b"200", "{}", self.buffer[..filled].escape_ascii());
+        assert!(
+            status == b"201" || status == b"200",
+            "{}",
+            self.buffer[..filled].escape_ascii()
+        );
     }
 }
 
@@ -204,7 +233,9 @@ fn measure(
 ) {
     let server = runtime.block_on(Server::start());
     let mut group = criterion.benchmark_group(group);
-    group.sample_size(20).measurement_time(Duration::from_secs(4));
+    group
+        .sample_size(20)
+        .measurement_time(Duration::from_secs(4));
     for (mix, operations, payload, parameter) in cases {
         let mut clients = runtime.block_on(connect_all(server.addr, *operations, *payload));
         group.throughput(Throughput::Elements(*operations as u64));

@@ -19,7 +19,7 @@ use super::body::{ReplyBody, read_body};
 use super::connection::Watch;
 use super::convert;
 use super::cursor::HistoryCursor;
-use super::error::{ApiError, json_bytes, json_reply};
+use super::error::{ApiError, json_reply};
 use super::headers;
 use super::key_path::{self, KeyResource};
 use super::metrics::Route;
@@ -35,7 +35,7 @@ pub(super) async fn answer(
     watch: &Watch,
     request: Request<Incoming>,
 ) -> (Route, Result<Response<ReplyBody>, ApiError>) {
-    let (parts, mut body) = request.into_parts();
+    let (mut parts, mut body) = request.into_parts();
     let rest = parts
         .uri
         .path()
@@ -48,12 +48,13 @@ pub(super) async fn answer(
     let query = parts.uri.query();
     match resource {
         KeyResource::Value => match parts.method {
-            Method::GET | Method::HEAD => {
-                (Route::Get, get(app, segment, query, &parts.headers).await)
-            }
+            Method::GET | Method::HEAD => (
+                Route::Get,
+                get(app, segment, query, &mut parts.headers).await,
+            ),
             Method::PUT => (
                 Route::Put,
-                put(app, watch, segment, query, &parts.headers, &mut body).await,
+                put(app, watch, segment, query, &mut parts.headers, &mut body).await,
             ),
             Method::DELETE => (
                 Route::Delete,
@@ -62,7 +63,7 @@ pub(super) async fn answer(
                     watch,
                     segment,
                     query,
-                    &parts.headers,
+                    &mut parts.headers,
                     &mut body,
                 ))
                 .await,
@@ -103,7 +104,7 @@ async fn put(
     watch: &Watch,
     segment: &str,
     query: Option<&str>,
-    fields: &HeaderMap,
+    fields: &mut HeaderMap,
     body: &mut Incoming,
 ) -> Result<Response<ReplyBody>, ApiError> {
     // All that can be refused without the body is refused before it is read.
@@ -137,7 +138,7 @@ async fn put(
     if wait == Wait::Published {
         wait_published(app, appended.tree_size, appended.index).await?;
     }
-    Ok(appended_reply(&appended))
+    Ok(appended_reply(&appended, recycled(fields)))
 }
 
 async fn delete(
@@ -145,7 +146,7 @@ async fn delete(
     watch: &Watch,
     segment: &str,
     query: Option<&str>,
-    fields: &HeaderMap,
+    fields: &mut HeaderMap,
     body: &mut Incoming,
 ) -> Result<Response<ReplyBody>, ApiError> {
     let query = Query::parse(query, &["key_encoding", "wait"])?;
@@ -177,14 +178,26 @@ async fn delete(
         wait_published(app, appended.tree_size, appended.index).await?;
     }
     // A tombstone is an entry like any other: the answer is the same as to a put.
-    Ok(appended_reply(&appended))
+    Ok(appended_reply(&appended, recycled(fields)))
 }
 
-fn appended_reply(appended: &Appended) -> Response<ReplyBody> {
+/// The request's header map, emptied for the reply. hyper in turn reads the next request's headers into the reply's map,
+/// so that a connection at work allocates none.
+fn recycled(fields: &mut HeaderMap) -> HeaderMap {
+    let mut map = std::mem::take(fields);
+    map.clear();
+    map
+}
+
+fn appended_reply(appended: &Appended, map: HeaderMap) -> Response<ReplyBody> {
     let mut json = Vec::with_capacity(192);
     convert::write_appended(&mut json, appended);
-    let mut reply = json_bytes(StatusCode::CREATED, json);
+    let mut reply = Response::new(ReplyBody::full(json));
+    *reply.status_mut() = StatusCode::CREATED;
+    *reply.headers_mut() = map;
     let fields = reply.headers_mut();
+    fields.insert(CONTENT_TYPE, headers::JSON);
+    fields.insert(headers::X_CONTENT_TYPE_OPTIONS, headers::NOSNIFF);
     fields.insert(ETAG, etag(appended.index));
     if appended.replayed {
         fields.insert(headers::SCRIBE_REPLAYED, headers::TRUE);
@@ -215,7 +228,7 @@ async fn get(
     app: &App,
     segment: &str,
     query: Option<&str>,
-    fields: &HeaderMap,
+    fields: &mut HeaderMap,
 ) -> Result<Response<ReplyBody>, ApiError> {
     let query = Query::parse(query, &["key_encoding", "index", "at", "consistency"])?;
     let key = key_path::decode(segment, query.key_encoding()?)?;
@@ -229,6 +242,7 @@ async fn get(
     if request::none_match_names(fields, entry.index) {
         let mut reply = Response::new(ReplyBody::empty());
         *reply.status_mut() = StatusCode::NOT_MODIFIED;
+        *reply.headers_mut() = recycled(fields);
         entry_headers(reply.headers_mut(), &entry, size)?;
         return Ok(reply);
     }
@@ -244,6 +258,7 @@ async fn get(
     };
     let mut reply = Response::new(ReplyBody::full(slice));
     *reply.status_mut() = status;
+    *reply.headers_mut() = recycled(fields);
     let fields = reply.headers_mut();
     entry_headers(fields, &entry, size)?;
     value_headers(fields, &entry)?;
