@@ -67,8 +67,12 @@ pub enum AppendError {
 fn condition_text(current_index: Option<LeafIndex>, deleted: bool) -> String {
     match current_index {
         None => "the condition does not hold: the key has no version".to_owned(),
-        Some(index) if deleted => format!("the condition does not hold: the key was deleted at index {index}"),
-        Some(index) => format!("the condition does not hold: the key's current version is index {index}"),
+        Some(index) if deleted => {
+            format!("the condition does not hold: the key was deleted at index {index}")
+        }
+        Some(index) => {
+            format!("the condition does not hold: the key's current version is index {index}")
+        }
     }
 }
 

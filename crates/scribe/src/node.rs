@@ -40,11 +40,11 @@ use crate::store::log::{LogOptions, LogStats};
 use crate::store::real_disk::RealDisk;
 use crate::store::scrub::Scrubber;
 use crate::store::{
-    CheckError, CheckReport, OpenReport, ScanRange, Store, StoreOptions, Version,
+    Applied, CheckError, CheckReport, OpenReport, ScanRange, Store, StoreOptions, Version,
 };
 use crate::world::World;
 
-use background::{follow_applied, follow_seals, start_scrubber, watch_disk};
+use background::{follow_seals, start_scrubber, watch_disk};
 use beginning::{FirstEntries, check_last_signed, identity};
 
 pub use background::ScrubStats;
@@ -54,7 +54,8 @@ pub use crate::consensus::HealthStatus;
 pub use crate::error::{AppendError, PublishError, ReadError};
 pub use crate::publisher::Published;
 pub use crate::sequencer::{
-    Appended, CarriedEntry, Condition, Operation, Transaction, TransactionAppended, Write, WriteKind,
+    Appended, CarriedEntry, Condition, Operation, Transaction, TransactionAppended, Write,
+    WriteKind,
 };
 
 /// How to start a node.
@@ -200,7 +201,6 @@ struct Inner {
     options: NodeOptions,
     open_report: OpenReport,
     disk_full: Arc<AtomicBool>,
-    applied_size: watch::Receiver<TreeSize>,
     scrub: Arc<ScrubStats>,
     scrubber: Mutex<Option<Scrubber>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -214,25 +214,43 @@ impl Node {
     }
 
     /// As [`Node::start`], on a disk and an index of the caller's making.
-    pub async fn start_on(options: NodeOptions, disk: Arc<dyn Disk>, index: IndexKind) -> Result<Self, StartError> {
+    pub async fn start_on(
+        options: NodeOptions,
+        disk: Arc<dyn Disk>,
+        index: IndexKind,
+    ) -> Result<Self, StartError> {
         let identity = identity(&options, &*disk)?;
         let store_options = store_options(&options, index);
         let data_dir = options.data_dir.clone();
         // Recovery reads files and may hash a segment or two: not on a task that serves others.
-        let (store, open_report) =
-            tokio::task::spawn_blocking(move || Store::open(disk, &data_dir, identity, store_options))
-                .await
-                .map_err(|error| ConsensusError::Stopped(error.to_string()))??;
-        let keys = Arc::new(KeyDir::open_or_create(&options.key_dir, options.origin.as_deref(), identity.node_id)?);
+        let (store, open_report) = tokio::task::spawn_blocking(move || {
+            Store::open(disk, &data_dir, identity, store_options)
+        })
+        .await
+        .map_err(|error| ConsensusError::Stopped(error.to_string()))??;
+        let keys = Arc::new(KeyDir::open_or_create(
+            &options.key_dir,
+            options.origin.as_deref(),
+            identity.node_id,
+        )?);
         let node_id = identity.node_id;
-        let consensus = match ConsensusNode::start(node_id, store.clone(), options.consensus).await {
+        let consensus = match ConsensusNode::start(node_id, store.clone(), options.consensus).await
+        {
             Ok(consensus) => consensus,
             Err(error) => {
                 store.shutdown();
                 return Err(error.into());
             }
         };
-        let started = Self::run(options, store.clone(), open_report, node_id, keys, consensus.clone()).await;
+        let started = Self::run(
+            options,
+            store.clone(),
+            open_report,
+            node_id,
+            keys,
+            consensus.clone(),
+        )
+        .await;
         if started.is_err() {
             let _ = consensus.shutdown().await;
             store.shutdown();
@@ -248,20 +266,32 @@ impl Node {
         keys: Arc<Keys>,
         consensus: ConsensusNode,
     ) -> Result<Self, StartError> {
-        let address = PeerAddress { raft_addr: options.raft_addr.clone(), http_addr: options.http_addr.clone() };
+        let address = PeerAddress {
+            raft_addr: options.raft_addr.clone(),
+            http_addr: options.http_addr.clone(),
+        };
         if !consensus.is_initialized().await? {
-            consensus.initialize(BTreeMap::from([(node_id, address.clone())])).await?;
+            consensus
+                .initialize(BTreeMap::from([(node_id, address.clone())]))
+                .await?;
         }
         // Leading with an entry of the own term applied means: everything the log holds is applied too.
         consensus.wait_leading(RECOVERY_TIMEOUT).await?;
         check_last_signed(&options, &store, &keys)?;
-        if consensus.peer_address(node_id).is_some_and(|known| known != address) {
+        if consensus
+            .peer_address(node_id)
+            .is_some_and(|known| known != address)
+        {
             consensus.set_address(node_id, address).await?;
         }
         let (sequencer, sequencer_task) =
             Sequencer::start(consensus.clone(), store.clone(), options.world.clone());
         let preparer = Preparer::new(options.world.clone(), options.value_length_max);
-        let first_entries = FirstEntries { store: &store, sequencer: &sequencer, preparer: &preparer };
+        let first_entries = FirstEntries {
+            store: &store,
+            sequencer: &sequencer,
+            preparer: &preparer,
+        };
         first_entries.write(&options, node_id, &keys).await?;
         let (publisher, publisher_task) = Publisher::start(
             consensus.clone(),
@@ -272,8 +302,11 @@ impl Node {
             Duration::from_millis(options.publish_interval_ms),
         );
         let disk_full = Arc::new(AtomicBool::new(false));
-        let disk_task = watch_disk(store.clone(), options.disk_reserve_bytes, Arc::clone(&disk_full));
-        let (applied_size, applied_task) = follow_applied(&store);
+        let disk_task = watch_disk(
+            store.clone(),
+            options.disk_reserve_bytes,
+            Arc::clone(&disk_full),
+        );
         let purge_task = follow_seals(store.clone(), consensus.clone());
         let scrub = Arc::new(ScrubStats::default());
         let scrubber = start_scrubber(&store, options.scrub_bytes_per_second, Arc::clone(&scrub));
@@ -289,10 +322,9 @@ impl Node {
                 options,
                 open_report,
                 disk_full,
-                applied_size,
                 scrub,
                 scrubber: Mutex::new(scrubber),
-                tasks: Mutex::new(vec![sequencer_task, publisher_task, disk_task, applied_task, purge_task]),
+                tasks: Mutex::new(vec![sequencer_task, publisher_task, disk_task, purge_task]),
             }),
         };
         Ok(node)
@@ -346,7 +378,10 @@ impl Node {
             Err((error, _)) => return Err(error),
         }
         let entries = outcome(receiver).await?.into_entries();
-        entries.into_iter().next().ok_or(AppendError::UnknownOutcome)
+        entries
+            .into_iter()
+            .next()
+            .ok_or(AppendError::UnknownOutcome)
     }
 
     /// Appends writes in order, each for itself: the bulk path. The results are in the order of the writes.
@@ -359,7 +394,10 @@ impl Node {
         }
         let (collector, done) = Collector::new(writes.len());
         for (slot, write) in writes.into_iter().enumerate() {
-            let reply = Reply::Slot { collector: Arc::clone(&collector), slot };
+            let reply = Reply::Slot {
+                collector: Arc::clone(&collector),
+                slot,
+            };
             match self.inner.preparer.write(write, reply) {
                 Ok(unit) => self.inner.sequencer.submit(unit),
                 Err((error, reply)) => reply.send(Err(error)),
@@ -370,21 +408,38 @@ impl Node {
         collector
             .take()
             .into_iter()
-            .map(|outcome| outcome?.into_entries().into_iter().next().ok_or(AppendError::UnknownOutcome))
+            .map(|outcome| {
+                outcome?
+                    .into_entries()
+                    .into_iter()
+                    .next()
+                    .ok_or(AppendError::UnknownOutcome)
+            })
             .collect()
     }
 
     /// Appends all operations of a transaction, or none.
-    pub async fn append_transaction(&self, transaction: Transaction) -> Result<TransactionAppended, AppendError> {
+    pub async fn append_transaction(
+        &self,
+        transaction: Transaction,
+    ) -> Result<TransactionAppended, AppendError> {
         self.admit()?;
         let (sender, receiver) = oneshot::channel();
-        match self.inner.preparer.transaction(transaction, Reply::One(sender)) {
+        match self
+            .inner
+            .preparer
+            .transaction(transaction, Reply::One(sender))
+        {
             Ok(unit) => self.inner.sequencer.submit(unit),
             Err((error, _)) => return Err(error),
         }
         let appended = outcome(receiver).await?;
         let (tree_size, replayed) = (appended.tree_size(), appended.replayed);
-        Ok(TransactionAppended { entries: appended.into_entries(), tree_size, replayed })
+        Ok(TransactionAppended {
+            entries: appended.into_entries(),
+            tree_size,
+            replayed,
+        })
     }
 
     /// Appends entries carried over from another copy of the ledger, byte for byte. Only for an offline import: a
@@ -405,7 +460,9 @@ impl Node {
         }
         self.admit()?;
         let (sender, receiver) = oneshot::channel();
-        self.inner.sequencer.submit(self.inner.preparer.carried(entries, Reply::One(sender)));
+        self.inner
+            .sequencer
+            .submit(self.inner.preparer.carried(entries, Reply::One(sender)));
         Ok(outcome(receiver).await?.tree_size())
     }
 
@@ -425,10 +482,14 @@ impl Node {
         match waited {
             Ok(Ok(())) => Ok(self.applied_size()),
             Ok(Err(ConsensusError::NotLeader { leader })) => Err(ReadError::NotLeader {
-                leader: leader.and_then(|id| self.inner.consensus.peer_address(id)).map(|peer| peer.http_addr),
+                leader: leader
+                    .and_then(|id| self.inner.consensus.peer_address(id))
+                    .map(|peer| peer.http_addr),
             }),
             Ok(Err(error)) => Err(ReadError::Unavailable(error.to_string())),
-            Err(_) => Err(ReadError::Unavailable("a majority did not answer in time".to_owned())),
+            Err(_) => Err(ReadError::Unavailable(
+                "a majority did not answer in time".to_owned(),
+            )),
         }
     }
 
@@ -439,23 +500,30 @@ impl Node {
 
     /// Waits until this node has applied at least `size` leaves.
     pub async fn wait_size(&self, size: TreeSize, timeout: Duration) -> Result<(), ReadError> {
-        let mut applied = self.inner.applied_size.clone();
+        let mut applied = self.inner.store.watch_applied();
         let reached = async {
-            while *applied.borrow_and_update() < size {
+            while applied.borrow_and_update().tree_size < size {
                 if applied.changed().await.is_err() {
-                    return Err(ReadError::Unavailable("the node is shutting down".to_owned()));
+                    return Err(ReadError::Unavailable(
+                        "the node is shutting down".to_owned(),
+                    ));
                 }
             }
             Ok(())
         };
-        tokio::time::timeout(timeout, reached).await.unwrap_or_else(|_| {
-            Err(ReadError::BeyondTree { asked: size, size: self.applied_size() })
-        })
+        tokio::time::timeout(timeout, reached)
+            .await
+            .unwrap_or_else(|_| {
+                Err(ReadError::BeyondTree {
+                    asked: size,
+                    size: self.applied_size(),
+                })
+            })
     }
 
-    /// Follows the applied tree size.
-    pub fn watch_applied(&self) -> watch::Receiver<TreeSize> {
-        self.inner.applied_size.clone()
+    /// Follows the applied state.
+    pub fn watch_applied(&self) -> watch::Receiver<Applied> {
+        self.inner.store.watch_applied()
     }
 
     /// The newest version of a key among the first `at` leaves; a tombstone is one.
@@ -476,7 +544,12 @@ impl Node {
     }
 
     /// Versions of a key below tree size `below`, newest first.
-    pub fn history(&self, key: &[u8], below: TreeSize, limit: usize) -> Result<Vec<Entry>, ReadError> {
+    pub fn history(
+        &self,
+        key: &[u8],
+        below: TreeSize,
+        limit: usize,
+    ) -> Result<Vec<Entry>, ReadError> {
         let versions = self.inner.store.history(key, below, limit)?;
         versions.iter().map(|version| self.load(version)).collect()
     }
@@ -492,11 +565,22 @@ impl Node {
         self.within(at)?;
         // System entries are filed under the empty key, which no user can have.
         let start = if start.is_empty() { &[0][..] } else { start };
-        let range = ScanRange { start: start.to_vec(), end: end.map(<[u8]>::to_vec) };
+        let range = ScanRange {
+            start: start.to_vec(),
+            end: end.map(<[u8]>::to_vec),
+        };
         let found = self.inner.store.scan(&range, at, limit)?;
         Ok(found
             .into_iter()
-            .map(|(key, version)| (key, VersionSummary { index: version.index, kind: version.kind }))
+            .map(|(key, version)| {
+                (
+                    key,
+                    VersionSummary {
+                        index: version.index,
+                        kind: version.kind,
+                    },
+                )
+            })
             .collect())
     }
 
@@ -506,7 +590,12 @@ impl Node {
     }
 
     /// Entries in order, from `from` on: at most `limit`, and no more than fit in `bytes_max` (but at least one).
-    pub fn entries(&self, from: LeafIndex, limit: usize, bytes_max: usize) -> Result<Vec<Entry>, ReadError> {
+    pub fn entries(
+        &self,
+        from: LeafIndex,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<Entry>, ReadError> {
         let stored = self.inner.store.entries(from, limit, bytes_max)?;
         Ok(stored.into_iter().map(Entry::new).collect())
     }
@@ -522,7 +611,11 @@ impl Node {
 
     fn within(&self, at: TreeSize) -> Result<(), ReadError> {
         let size = self.applied_size();
-        if at > size { Err(ReadError::BeyondTree { asked: at, size }) } else { Ok(()) }
+        if at > size {
+            Err(ReadError::BeyondTree { asked: at, size })
+        } else {
+            Ok(())
+        }
     }
 
     // Proofs.
@@ -534,16 +627,19 @@ impl Node {
 
     /// Waits for a checkpoint that covers `at_least` leaves, and has one made if need be.
     pub async fn publish(&self, at_least: TreeSize) -> Result<Arc<Published>, PublishError> {
-        self.inner.publisher.wait(at_least, Duration::from_millis(limits::PUBLISH_WAIT_MS)).await
+        self.inner
+            .publisher
+            .wait(at_least, Duration::from_millis(limits::PUBLISH_WAIT_MS))
+            .await
     }
 
     /// The receipt of an entry under a checkpoint that covers it.
     pub fn receipt(&self, entry: &Entry, published: &Published) -> Result<Receipt, ReadError> {
         let (_, proof) = self.inclusion(entry.index, published.size)?;
-        let opening = entry
-            .private
-            .as_ref()
-            .map(|private| Opening { salt: private.salt, metadata: private.metadata.to_vec() });
+        let opening = entry.private.as_ref().map(|private| Opening {
+            salt: private.salt,
+            metadata: private.metadata.to_vec(),
+        });
         Ok(Receipt {
             leaf: entry.leaf.to_vec(),
             opening,
@@ -554,13 +650,20 @@ impl Node {
     }
 
     /// Leaf hash and inclusion proof of a leaf in the tree of `size` leaves.
-    pub fn inclusion(&self, index: LeafIndex, size: TreeSize) -> Result<(Hash, Vec<Hash>), ReadError> {
+    pub fn inclusion(
+        &self,
+        index: LeafIndex,
+        size: TreeSize,
+    ) -> Result<(Hash, Vec<Hash>), ReadError> {
         self.within(size)?;
-        let proof = scribe_proof::inclusion::prove(&self.inner.store, index, size).map_err(proof_error)?;
+        let proof =
+            scribe_proof::inclusion::prove(&self.inner.store, index, size).map_err(proof_error)?;
         let mut leaf = Vec::new();
         HashReader::read(&&self.inner.store, 0, index.get(), 1, &mut leaf)?;
-        let leaf_hash =
-            leaf.first().copied().ok_or_else(|| ReadError::Damaged(format!("leaf hash {index} is missing")))?;
+        let leaf_hash = leaf
+            .first()
+            .copied()
+            .ok_or_else(|| ReadError::Damaged(format!("leaf hash {index} is missing")))?;
         Ok((leaf_hash, proof))
     }
 
@@ -584,7 +687,10 @@ impl Node {
         let policy = Policy::majority(keys.ledger.verifier_key().clone(), vec![(name, node_key)]);
         LedgerInfo {
             origin: keys.origin.clone(),
-            verifier_keys: vec![keys.ledger.verifier_key().to_text(), keys.node.verifier_key().to_text()],
+            verifier_keys: vec![
+                keys.ledger.verifier_key().to_text(),
+                keys.node.verifier_key().to_text(),
+            ],
             policy: policy.map(|policy| policy.to_text()).unwrap_or_default(),
         }
     }
@@ -666,7 +772,9 @@ impl Node {
 const RECOVERY_TIMEOUT: Duration = Duration::from_secs(120);
 const REQUEST_TIMEOUT: Duration = Duration::from_millis(limits::REQUEST_TIMEOUT_MS);
 
-async fn outcome(receiver: oneshot::Receiver<UnitOutcome>) -> Result<crate::sequencer::UnitAppended, AppendError> {
+async fn outcome(
+    receiver: oneshot::Receiver<UnitOutcome>,
+) -> Result<crate::sequencer::UnitAppended, AppendError> {
     match tokio::time::timeout(REQUEST_TIMEOUT, receiver).await {
         Ok(Ok(outcome)) => outcome,
         // The deadline passed, or the sequencer ended, with the write on its way.

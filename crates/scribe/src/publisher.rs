@@ -51,8 +51,14 @@ enum SignError {
         "the root hash at tree size {size} is {found}, but {signed} was signed for it: this data directory is not the \
          one the keys signed for"
     )]
-    Contradiction { size: TreeSize, found: Hash, signed: Hash },
-    #[error("the ledger has {found} leaves, but a checkpoint of {signed} was signed: entries are missing")]
+    Contradiction {
+        size: TreeSize,
+        found: Hash,
+        signed: Hash,
+    },
+    #[error(
+        "the ledger has {found} leaves, but a checkpoint of {signed} was signed: entries are missing"
+    )]
     Behind { found: TreeSize, signed: TreeSize },
     #[error("{0}")]
     Keys(String),
@@ -89,7 +95,14 @@ impl Publisher {
                 let _ = failed_sender.send(Some(error.to_string()));
             }
         });
-        (Self { newest, wanted, failed }, handle)
+        (
+            Self {
+                newest,
+                wanted,
+                failed,
+            },
+            handle,
+        )
     }
 
     /// The newest published checkpoint.
@@ -98,7 +111,11 @@ impl Publisher {
     }
 
     /// Waits for a checkpoint of at least `size` leaves, and has one made if need be.
-    pub async fn wait(&self, size: TreeSize, timeout: Duration) -> Result<Arc<Published>, PublishError> {
+    pub async fn wait(
+        &self,
+        size: TreeSize,
+        timeout: Duration,
+    ) -> Result<Arc<Published>, PublishError> {
         let mut newest = self.newest.clone();
         let covered = async {
             loop {
@@ -119,7 +136,9 @@ impl Publisher {
                 }
             }
         };
-        tokio::time::timeout(timeout, covered).await.unwrap_or(Err(PublishError::NotPublished))
+        tokio::time::timeout(timeout, covered)
+            .await
+            .unwrap_or(Err(PublishError::NotPublished))
     }
 
     /// Resolves with the reason once nothing may be signed any more.
@@ -178,26 +197,41 @@ impl Task {
     async fn publish(&mut self, term: u64, asked: bool) -> Result<(), SignError> {
         let applied = self.store.applied();
         let size = applied.tree_size;
-        let newest = self.newest.borrow().as_ref().map(|published| published.size);
+        let newest = self
+            .newest
+            .borrow()
+            .as_ref()
+            .map(|published| published.size);
         let new = newest.is_none_or(|newest| newest < size);
         let due = asked || newest.is_none() || applied.user_entries_since_published;
         if size == TreeSize::EMPTY || !new || !due {
             return Ok(());
         }
-        let last = LastSigned::load(&self.key_dir).map_err(|error| SignError::Keys(error.to_string()))?;
+        let last =
+            LastSigned::load(&self.key_dir).map_err(|error| SignError::Keys(error.to_string()))?;
         if let Some(last) = &last {
             if last.size > size {
-                return Err(SignError::Behind { found: size, signed: last.size });
+                return Err(SignError::Behind {
+                    found: size,
+                    signed: last.size,
+                });
             }
             let found = self.store.root_at(last.size)?;
             if found != last.root {
-                return Err(SignError::Contradiction { size: last.size, found, signed: last.root });
+                return Err(SignError::Contradiction {
+                    size: last.size,
+                    found,
+                    signed: last.root,
+                });
             }
         }
         // Recomputed from the stored tree, not taken from a running sum: a bit that flipped in memory must not be
         // signed.
         let root = self.store.root_at(size)?;
-        let mut pending = self.consensus.propose(Proposal::Publish { size, root }, term).await;
+        let mut pending = self
+            .consensus
+            .propose(Proposal::Publish { size, root }, term)
+            .await;
         match pending.result().await {
             ProposalResult::Applied(AppliedOutcome::Published { .. }) => {}
             // Leadership moved, or the node is stopping: nothing was signed, and the next leader begins anew.
@@ -213,18 +247,28 @@ impl Task {
         let keys_error = |error: &dyn std::fmt::Display| SignError::Keys(error.to_string());
         // Durable before the signature leaves the node. A crash right here leaves a head recorded that nobody has
         // seen: the next one extends it.
-        LastSigned { origin: self.keys.origin.clone(), size, root }
-            .store(&self.key_dir)
-            .map_err(|error| keys_error(&error))?;
+        LastSigned {
+            origin: self.keys.origin.clone(),
+            size,
+            root,
+        }
+        .store(&self.key_dir)
+        .map_err(|error| keys_error(&error))?;
         let checkpoint = Checkpoint::new(self.keys.origin.clone(), size, root);
         let text = checkpoint.to_text();
-        let mut signed =
-            SignedCheckpoint::sign(checkpoint, &[&self.keys.ledger]).map_err(|error| keys_error(&error))?;
+        let mut signed = SignedCheckpoint::sign(checkpoint, &[&self.keys.ledger])
+            .map_err(|error| keys_error(&error))?;
         let now_s = self.world.now_ms() / 1_000;
         let cosigned =
             cosignature::sign(&text, &self.keys.node, now_s).map_err(|error| keys_error(&error))?;
-        signed.add_signature(cosigned).map_err(|error| keys_error(&error))?;
-        let published = Published { size, root, note: signed.to_text() };
+        signed
+            .add_signature(cosigned)
+            .map_err(|error| keys_error(&error))?;
+        let published = Published {
+            size,
+            root,
+            note: signed.to_text(),
+        };
         self.newest.send_replace(Some(Arc::new(published)));
         Ok(())
     }

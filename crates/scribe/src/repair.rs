@@ -45,7 +45,8 @@ pub fn repair(
     let Some(identity) = read_identity(&*disk, &options.data_dir)? else {
         return Err(StartError::Identity {
             rule: format!("`{}` holds no ledger", options.data_dir.display()),
-            hint: "--data-dir names the directory of a ledger; `scribe serve` makes a new one".to_owned(),
+            hint: "--data-dir names the directory of a ledger; `scribe serve` makes a new one"
+                .to_owned(),
         });
     };
     if action == Repair::AcceptLoss {
@@ -58,13 +59,20 @@ pub fn repair(
                 report.removed.len()
             ),
         };
-        return Ok(RepairOutcome { summary, damage: Vec::new() });
+        return Ok(RepairOutcome {
+            summary,
+            damage: Vec::new(),
+        });
     }
     let (store, opened) = Store::open(disk, &options.data_dir, identity, settings)?;
     let done = inspect(&store, action, progress);
     store.shutdown();
     let mut outcome = done?;
-    let sealed = opened.log.sealed_damage.iter().map(|found| format!("segment {}: {}", found.segment, found.reason));
+    let sealed = opened
+        .log
+        .sealed_damage
+        .iter()
+        .map(|found| format!("segment {}: {}", found.segment, found.reason));
     outcome.damage.extend(sealed);
     Ok(outcome)
 }
@@ -78,7 +86,10 @@ fn inspect(
     if action == Repair::RebuildIndex {
         let segments = store.rebuild_index(progress).map_err(failed)?;
         let summary = format!("the key index was made again from {segments} sealed segments");
-        return Ok(RepairOutcome { summary, damage: Vec::new() });
+        return Ok(RepairOutcome {
+            summary,
+            damage: Vec::new(),
+        });
     }
     // What lies behind the last sealed segment is in nobody's index until it is applied again.
     if let Err(error) = consensus::replay(store) {

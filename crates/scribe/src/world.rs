@@ -39,7 +39,9 @@ pub struct SystemEntropy;
 impl Clock for SystemClock {
     fn now_ms(&self) -> u64 {
         // A clock before 1970 counts as 1970: timestamps only have to be monotonic, and the last applied one wins.
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64)
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |elapsed| elapsed.as_millis() as u64)
     }
 }
 
@@ -52,7 +54,10 @@ impl Entropy for SystemEntropy {
 impl World {
     /// The real world.
     pub fn real() -> Self {
-        Self { clock: Arc::new(SystemClock), entropy: Arc::new(SystemEntropy) }
+        Self {
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(SystemEntropy),
+        }
     }
 
     /// A world of the caller's making.

@@ -8,9 +8,9 @@ use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
-use openraft::type_config::alias::{LogIdOf, VoteOf};
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
+use openraft::type_config::alias::{LogIdOf, VoteOf};
 use openraft::{EntryPayload, LogId, OptionalSend, RaftLogReader};
 use parking_lot::Mutex;
 use scribe_proof::hash::Hash;
@@ -41,7 +41,10 @@ impl LogStore {
     /// Over an open log.
     pub fn new(log: Log) -> Self {
         let purged = log.purged().map(to_raft_id);
-        Self { log, purged: Arc::new(Mutex::new(purged)) }
+        Self {
+            log,
+            purged: Arc::new(Mutex::new(purged)),
+        }
     }
 
     /// The first log index that openraft may read at or after `start`.
@@ -66,9 +69,11 @@ pub(crate) fn frame_of(entry: &RaftEntryOf) -> Frame {
     };
     match &entry.payload {
         EntryPayload::Blank => empty,
-        EntryPayload::Membership(members) => {
-            Frame { kind: FrameKind::Membership, public: membership::encode(members), ..empty }
-        }
+        EntryPayload::Membership(members) => Frame {
+            kind: FrameKind::Membership,
+            public: membership::encode(members),
+            ..empty
+        },
         EntryPayload::Normal(Proposal::Entries {
             sequencing_term,
             first_leaf,
@@ -88,7 +93,11 @@ pub(crate) fn frame_of(entry: &RaftEntryOf) -> Frame {
             let mut public = bytes::BytesMut::with_capacity(40);
             public.extend_from_slice(&size.get().to_be_bytes());
             public.extend_from_slice(root.as_bytes());
-            Frame { kind: FrameKind::Publish, public: public.freeze(), ..empty }
+            Frame {
+                kind: FrameKind::Publish,
+                public: public.freeze(),
+                ..empty
+            }
         }
     }
 }
@@ -98,7 +107,8 @@ pub(crate) fn entry_of(frame: &Frame) -> io::Result<RaftEntryOf> {
     let payload = match frame.kind {
         FrameKind::Blank => EntryPayload::Blank,
         FrameKind::Membership => EntryPayload::Membership(
-            membership::decode(&frame.public).map_err(|error| invalid(frame, &error.to_string()))?,
+            membership::decode(&frame.public)
+                .map_err(|error| invalid(frame, &error.to_string()))?,
         ),
         FrameKind::Entries => EntryPayload::Normal(Proposal::Entries {
             sequencing_term: frame.sequencing_term,
@@ -118,21 +128,37 @@ pub(crate) fn entry_of(frame: &Frame) -> io::Result<RaftEntryOf> {
 /// Tree size and root hash in a publish frame.
 pub(crate) fn parse_publish(frame: &Frame) -> io::Result<(TreeSize, Hash)> {
     if frame.public.len() != 40 {
-        return Err(invalid(frame, &format!("a publish frame has {} bytes, allowed 40", frame.public.len())));
+        return Err(invalid(
+            frame,
+            &format!(
+                "a publish frame has {} bytes, allowed 40",
+                frame.public.len()
+            ),
+        ));
     }
     let (size, root) = frame.public.split_at(8);
-    let size = size.try_into().map_err(|_| invalid(frame, "no tree size"))?;
-    let root: [u8; 32] = root.try_into().map_err(|_| invalid(frame, "no root hash"))?;
+    let size = size
+        .try_into()
+        .map_err(|_| invalid(frame, "no tree size"))?;
+    let root: [u8; 32] = root
+        .try_into()
+        .map_err(|_| invalid(frame, "no root hash"))?;
     Ok((TreeSize::new(u64::from_be_bytes(size)), Hash(root)))
 }
 
 fn invalid(frame: &Frame, what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("frame at log index {}: {what}", frame.log_id.index))
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("frame at log index {}: {what}", frame.log_id.index),
+    )
 }
 
 /// openraft's log id as the store's.
 pub(crate) fn to_store_id(id: &LogIdOf<TypeConfig>) -> frame::LogId {
-    frame::LogId { term: id.leader_id.term, index: LogIndex(id.index) }
+    frame::LogId {
+        term: id.leader_id.term,
+        index: LogIndex(id.index),
+    }
 }
 
 /// The store's log id as openraft's.
@@ -184,12 +210,20 @@ impl RaftLogReader<TypeConfig> for LogStore {
         }))
     }
 
-    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<RaftEntryOf>, io::Error> {
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<RaftEntryOf>, io::Error> {
         let start = self.readable_from(start);
         if start >= end {
             return Ok(Vec::new());
         }
-        self.log.read(start..end, READ_BYTES_MAX)?.iter().map(entry_of).collect()
+        self.log
+            .read(start..end, READ_BYTES_MAX)?
+            .iter()
+            .map(entry_of)
+            .collect()
     }
 }
 
@@ -199,7 +233,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
         let last_purged_log_id = *self.purged.lock();
         let last_log_id = self.log.last().map(to_raft_id).max(last_purged_log_id);
-        Ok(LogState { last_purged_log_id, last_log_id })
+        Ok(LogState {
+            last_purged_log_id,
+            last_log_id,
+        })
     }
 
     async fn get_log_reader(&mut self) -> Self::LogReader {
@@ -215,11 +252,19 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             node_id: vote.leader_id.voted_for,
             committed: vote.committed,
         };
-        self.log.save_vote(vote, Flushed::new(move |result| drop(done.send(result))))?;
-        synced.await.unwrap_or_else(|_| Err(io::Error::other("the writer stopped before the vote was synced")))
+        self.log
+            .save_vote(vote, Flushed::new(move |result| drop(done.send(result))))?;
+        synced.await.unwrap_or_else(|_| {
+            Err(io::Error::other(
+                "the writer stopped before the vote was synced",
+            ))
+        })
     }
 
-    async fn save_committed(&mut self, committed: Option<LogIdOf<TypeConfig>>) -> Result<(), io::Error> {
+    async fn save_committed(
+        &mut self,
+        committed: Option<LogIdOf<TypeConfig>>,
+    ) -> Result<(), io::Error> {
         // A hint: losing it costs a later re-apply, never a write.
         self.log.save_committed(committed.as_ref().map(to_store_id));
         Ok(())
@@ -229,7 +274,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         Ok(self.log.committed().map(to_raft_id))
     }
 
-    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
+    async fn append<I>(
+        &mut self,
+        entries: I,
+        callback: IOFlushed<TypeConfig>,
+    ) -> Result<(), io::Error>
     where
         I: IntoIterator<Item = RaftEntryOf> + OptionalSend,
         I::IntoIter: OptionalSend,
@@ -237,7 +286,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let frames = entries.into_iter().map(|entry| frame_of(&entry)).collect();
         // The callback runs on the writer thread after the sync that covers the frames. A crash before it leaves at
         // most a torn tail nobody was told about.
-        self.log.append(frames, Flushed::new(move |result| callback.io_completed(result)))
+        self.log.append(
+            frames,
+            Flushed::new(move |result| callback.io_completed(result)),
+        )
     }
 
     async fn truncate_after(&mut self, keep: Option<LogIdOf<TypeConfig>>) -> Result<(), io::Error> {
@@ -246,11 +298,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             return Ok(());
         }
         let (done, synced) = oneshot::channel();
-        self.log.truncate_after(
-            keep,
-            Flushed::new(move |result| drop(done.send(result))),
-        )?;
-        synced.await.unwrap_or_else(|_| Err(io::Error::other("the writer stopped before the cut was synced")))
+        self.log
+            .truncate_after(keep, Flushed::new(move |result| drop(done.send(result))))?;
+        synced.await.unwrap_or_else(|_| {
+            Err(io::Error::other(
+                "the writer stopped before the cut was synced",
+            ))
+        })
     }
 
     async fn purge(&mut self, id: LogIdOf<TypeConfig>) -> Result<(), io::Error> {

@@ -66,15 +66,25 @@ pub fn decode(bytes: &[u8]) -> Result<Membership<NodeId, PeerAddress>, Membershi
         let id = reader.u64("node id")?;
         let raft_addr = reader.text("Raft address")?;
         let http_addr = reader.text("HTTP address")?;
-        nodes.insert(id, PeerAddress { raft_addr, http_addr });
+        nodes.insert(
+            id,
+            PeerAddress {
+                raft_addr,
+                http_addr,
+            },
+        );
     }
     if reader.at != bytes.len() {
-        return Err(MembershipError::Length { length: bytes.len(), what: "end" });
+        return Err(MembershipError::Length {
+            length: bytes.len(),
+            what: "end",
+        });
     }
     if configurations.is_empty() && nodes.is_empty() {
         return Ok(Membership::default());
     }
-    Membership::new(configurations, nodes).map_err(|error| MembershipError::Invalid(error.to_string()))
+    Membership::new(configurations, nodes)
+        .map_err(|error| MembershipError::Invalid(error.to_string()))
 }
 
 /// Encodes a membership with the log id of the frame that set it.
@@ -102,7 +112,10 @@ pub fn decode_stored(
     let mut reader = Reader { bytes, at: 0 };
     let log_id = match reader.u8("presence")? {
         0 => None,
-        _ => Some(LogId::new(leader_of(reader.u64("term")?), reader.u64("log index")?)),
+        _ => Some(LogId::new(
+            leader_of(reader.u64("term")?),
+            reader.u64("log index")?,
+        )),
     };
     Ok(StoredMembership::new(log_id, decode(&bytes[reader.at..])?))
 }
@@ -138,7 +151,10 @@ impl Reader<'_> {
             .bytes
             .get(self.at..self.at + N)
             .and_then(|slice| slice.try_into().ok())
-            .ok_or(MembershipError::Length { length: self.bytes.len(), what })?;
+            .ok_or(MembershipError::Length {
+                length: self.bytes.len(),
+                what,
+            })?;
         self.at += N;
         Ok(taken)
     }
@@ -160,7 +176,10 @@ impl Reader<'_> {
         let slice = self
             .bytes
             .get(self.at..self.at + length)
-            .ok_or(MembershipError::Length { length: self.bytes.len(), what })?;
+            .ok_or(MembershipError::Length {
+                length: self.bytes.len(),
+                what,
+            })?;
         self.at += length;
         String::from_utf8(slice.to_vec())
             .map_err(|_| MembershipError::Invalid(format!("{what} is not UTF-8")))
@@ -178,7 +197,10 @@ mod tests {
         };
         let nodes: BTreeMap<_, _> = (1..=4).map(|n| (n, address(n))).collect();
         let configurations = vec![BTreeSet::from([1, 2, 3]), BTreeSet::from([2, 3, 4])];
-        StoredMembership::new(Some(LogId::new(leader_of(5), 17)), Membership::new(configurations, nodes).unwrap())
+        StoredMembership::new(
+            Some(LogId::new(leader_of(5), 17)),
+            Membership::new(configurations, nodes).unwrap(),
+        )
     }
 
     #[test]

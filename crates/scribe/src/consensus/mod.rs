@@ -17,12 +17,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::type_config::alias::WriteResponderOf;
+use openraft::async_runtime::WatchReceiver as _;
 use openraft::error::{
-    ClientWriteError, Fatal, ForwardReason, ForwardToLeader, InitializeError, LinearizableReadError, RaftError,
+    ClientWriteError, Fatal, ForwardReason, ForwardToLeader, InitializeError,
+    LinearizableReadError, RaftError,
 };
 use openraft::impls::OneshotResponder;
-use openraft::async_runtime::WatchReceiver as _;
+use openraft::type_config::alias::WriteResponderOf;
 use openraft::{ChangeMembers, Config, Raft, RaftMetrics, ReadPolicy, ServerState, SnapshotPolicy};
 use parking_lot::RwLock;
 use tokio::sync::{oneshot, watch};
@@ -50,7 +51,11 @@ pub struct ConsensusOptions {
 
 impl Default for ConsensusOptions {
     fn default() -> Self {
-        Self { heartbeat_interval_ms: 250, election_timeout_min_ms: 1_500, election_timeout_max_ms: 3_000 }
+        Self {
+            heartbeat_interval_ms: 250,
+            election_timeout_min_ms: 1_500,
+            election_timeout_max_ms: 3_000,
+        }
     }
 }
 
@@ -136,20 +141,28 @@ type RaftHandle = Raft<TypeConfig, StateMachine>;
 pub struct ConsensusNode {
     raft: RaftHandle,
     node_id: NodeId,
+    leadership: watch::Receiver<Leadership>,
     /// Addresses known locally. They override what the membership says and never replace it as the truth.
     peers: Arc<RwLock<BTreeMap<NodeId, PeerAddress>>>,
 }
 
 impl std::fmt::Debug for ConsensusNode {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("ConsensusNode").field("node_id", &self.node_id).finish_non_exhaustive()
+        formatter
+            .debug_struct("ConsensusNode")
+            .field("node_id", &self.node_id)
+            .finish_non_exhaustive()
     }
 }
 
 impl ConsensusNode {
     /// Starts the Raft core over an open store. It re-applies what the log holds beyond the last sealed segment once
     /// that is known to be committed.
-    pub async fn start(node_id: NodeId, store: Store, options: ConsensusOptions) -> Result<Self, ConsensusError> {
+    pub async fn start(
+        node_id: NodeId,
+        store: Store,
+        options: ConsensusOptions,
+    ) -> Result<Self, ConsensusError> {
         let config = Config {
             cluster_name: "scribe".to_owned(),
             heartbeat_interval: options.heartbeat_interval_ms,
@@ -170,31 +183,59 @@ impl ConsensusNode {
             enable_leader_restore: Some(false),
             ..Config::default()
         };
-        let config = config.validate().map_err(|error| ConsensusError::Refused(error.to_string()))?;
+        let config = config
+            .validate()
+            .map_err(|error| ConsensusError::Refused(error.to_string()))?;
         let log_store = LogStore::new(store.log().clone());
         let state_machine = StateMachine::new(store);
-        let raft = Raft::new(node_id, Arc::new(config), NetworkFactory, log_store, state_machine)
-            .await
-            .map_err(|fatal| ConsensusError::Stopped(fatal.to_string()))?;
-        let node = Self { raft, node_id, peers: Arc::default() };
+        let raft = Raft::new(
+            node_id,
+            Arc::new(config),
+            NetworkFactory,
+            log_store,
+            state_machine,
+        )
+        .await
+        .map_err(|fatal| ConsensusError::Stopped(fatal.to_string()))?;
+        let leadership = follow_leadership(&raft);
+        let node = Self {
+            raft,
+            node_id,
+            leadership,
+            peers: Arc::default(),
+        };
         // Alone, there is nobody whose lease must run out first: stand for election at once instead of after a timeout.
         let voters: Vec<NodeId> = node.metrics().membership_config.voter_ids().collect();
         if voters == [node_id] {
-            node.raft.trigger().elect(false).await.map_err(|fatal| fatal_error(&fatal))?;
+            node.raft
+                .trigger()
+                .elect(false)
+                .await
+                .map_err(|fatal| fatal_error(&fatal))?;
         }
         Ok(node)
     }
 
     /// Gives a group that has never had a membership its first one. The same members again are a success: a crash
     /// between this and what follows it is repeated by the next start.
-    pub async fn initialize(&self, members: BTreeMap<NodeId, PeerAddress>) -> Result<(), ConsensusError> {
+    pub async fn initialize(
+        &self,
+        members: BTreeMap<NodeId, PeerAddress>,
+    ) -> Result<(), ConsensusError> {
         match self.raft.initialize(members.clone()).await {
             Ok(()) => Ok(()),
             Err(RaftError::APIError(InitializeError::NotAllowed(not_allowed))) => {
                 let metrics = self.raft.metrics().borrow_watched().clone();
-                let same = metrics.membership_config.voter_ids().collect::<BTreeSet<_>>()
+                let same = metrics
+                    .membership_config
+                    .voter_ids()
+                    .collect::<BTreeSet<_>>()
                     == members.keys().copied().collect::<BTreeSet<_>>();
-                if same { Ok(()) } else { Err(ConsensusError::Refused(not_allowed.to_string())) }
+                if same {
+                    Ok(())
+                } else {
+                    Err(ConsensusError::Refused(not_allowed.to_string()))
+                }
             }
             Err(RaftError::APIError(error)) => Err(ConsensusError::Refused(error.to_string())),
             Err(RaftError::Fatal(fatal)) => Err(ConsensusError::Stopped(fatal.to_string())),
@@ -203,26 +244,55 @@ impl ConsensusNode {
 
     /// Whether this group has a membership.
     pub async fn is_initialized(&self) -> Result<bool, ConsensusError> {
-        self.raft.is_initialized().await.map_err(|fatal| ConsensusError::Stopped(fatal.to_string()))
+        self.raft
+            .is_initialized()
+            .await
+            .map_err(|fatal| ConsensusError::Stopped(fatal.to_string()))
     }
 
     /// Adds a node that receives the log without voting. Returns once the change is committed, not once it caught up.
-    pub async fn add_learner(&self, id: NodeId, address: PeerAddress) -> Result<(), ConsensusError> {
-        self.raft.add_learner(id, address, false).await.map(drop).map_err(write_error)
+    pub async fn add_learner(
+        &self,
+        id: NodeId,
+        address: PeerAddress,
+    ) -> Result<(), ConsensusError> {
+        self.raft
+            .add_learner(id, address, false)
+            .await
+            .map(drop)
+            .map_err(write_error)
     }
 
     /// Makes exactly `voters` the voters. With `retain`, those that no longer vote stay as learners.
-    pub async fn change_membership(&self, voters: BTreeSet<NodeId>, retain: bool) -> Result<(), ConsensusError> {
+    pub async fn change_membership(
+        &self,
+        voters: BTreeSet<NodeId>,
+        retain: bool,
+    ) -> Result<(), ConsensusError> {
         if voters.is_empty() {
-            return Err(ConsensusError::Refused("a ledger needs at least one voter, found none".to_owned()));
+            return Err(ConsensusError::Refused(
+                "a ledger needs at least one voter, found none".to_owned(),
+            ));
         }
-        self.raft.change_membership(voters, retain).await.map(drop).map_err(write_error)
+        self.raft
+            .change_membership(voters, retain)
+            .await
+            .map(drop)
+            .map_err(write_error)
     }
 
     /// Replicates a new address of a node that is already a member.
-    pub async fn set_address(&self, id: NodeId, address: PeerAddress) -> Result<(), ConsensusError> {
+    pub async fn set_address(
+        &self,
+        id: NodeId,
+        address: PeerAddress,
+    ) -> Result<(), ConsensusError> {
         let change = ChangeMembers::SetNodes(BTreeMap::from([(id, address)]));
-        self.raft.change_membership(change, true).await.map(drop).map_err(write_error)
+        self.raft
+            .change_membership(change, true)
+            .await
+            .map(drop)
+            .map_err(write_error)
     }
 
     /// Remembers where a peer is reached from here. An override of the replicated address only: it neither adds the
@@ -236,7 +306,12 @@ impl ConsensusNode {
         if let Some(address) = self.peers.read().get(&id) {
             return Some(address.clone());
         }
-        self.raft.metrics().borrow_watched().membership_config.get_node(&id).cloned()
+        self.raft
+            .metrics()
+            .borrow_watched()
+            .membership_config
+            .get_node(&id)
+            .cloned()
     }
 
     /// Whether this node believes it leads. May be stale: never decide a write or a read by it.
@@ -289,9 +364,21 @@ impl ConsensusNode {
     pub async fn propose(&self, proposal: Proposal, term: u64) -> PendingProposal {
         let (responder, receiver) = OneshotResponder::new_pair();
         let responder: WriteResponderOf<TypeConfig> = responder;
-        match self.raft.write(proposal).with_leader(leader_of(term)).responder(responder).await {
-            Ok(()) => PendingProposal { receiver: Some(receiver), failed: None },
-            Err(fatal) => PendingProposal { receiver: None, failed: Some(fatal.to_string()) },
+        match self
+            .raft
+            .write(proposal)
+            .with_leader(leader_of(term))
+            .responder(responder)
+            .await
+        {
+            Ok(()) => PendingProposal {
+                receiver: Some(receiver),
+                failed: None,
+            },
+            Err(fatal) => PendingProposal {
+                receiver: None,
+                failed: Some(fatal.to_string()),
+            },
         }
     }
 
@@ -301,9 +388,13 @@ impl ConsensusNode {
         match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
             Ok(_) => Ok(()),
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
-                Err(ConsensusError::NotLeader { leader: forward.leader_id })
+                Err(ConsensusError::NotLeader {
+                    leader: forward.leader_id,
+                })
             }
-            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => Err(ConsensusError::NoQuorum),
+            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
+                Err(ConsensusError::NoQuorum)
+            }
             Err(RaftError::Fatal(fatal)) => Err(ConsensusError::Stopped(fatal.to_string())),
         }
     }
@@ -311,40 +402,35 @@ impl ConsensusNode {
     /// Asks the Raft core to hand leadership to `to`. It happens, or not, soon after; follow [`Self::leadership`].
     pub async fn transfer_leader(&self, to: NodeId) -> Result<(), ConsensusError> {
         if to == self.node_id {
-            return Err(ConsensusError::Refused(format!("node {to} cannot hand leadership to itself")));
+            return Err(ConsensusError::Refused(format!(
+                "node {to} cannot hand leadership to itself"
+            )));
         }
-        self.raft.trigger().transfer_leader(to).await.map_err(|fatal| ConsensusError::Stopped(fatal.to_string()))
+        self.raft
+            .trigger()
+            .transfer_leader(to)
+            .await
+            .map_err(|fatal| ConsensusError::Stopped(fatal.to_string()))
     }
 
     /// Tells the Raft core that log entries up to `index` may be fetched as sealed segments only. A watermark: nothing
     /// is deleted. The core purges only what a snapshot covers, and a snapshot is a list, so one is made first.
     pub async fn purge_log(&self, index: LogIndex) -> Result<(), ConsensusError> {
-        self.raft.trigger().snapshot().await.map_err(|fatal| fatal_error(&fatal))?;
-        self.raft.trigger().purge_log(index.0).await.map_err(|fatal| ConsensusError::Stopped(fatal.to_string()))
+        self.raft
+            .trigger()
+            .snapshot()
+            .await
+            .map_err(|fatal| fatal_error(&fatal))?;
+        self.raft
+            .trigger()
+            .purge_log(index.0)
+            .await
+            .map_err(|fatal| ConsensusError::Stopped(fatal.to_string()))
     }
 
     /// Follows leadership from now on.
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
-        let mut metrics = self.raft.metrics();
-        let initial = leadership_of(&metrics.borrow_watched());
-        let (sender, receiver) = watch::channel(initial);
-        tokio::spawn(async move {
-            loop {
-                let now = leadership_of(&metrics.borrow_and_update());
-                sender.send_if_modified(|last| std::mem::replace(last, now) != now);
-                if now == Leadership::Stopped {
-                    return;
-                }
-                tokio::select! {
-                    changed = metrics.changed() => if changed.is_err() {
-                        let _ = sender.send(Leadership::Stopped);
-                        return;
-                    },
-                    () = sender.closed() => return,
-                }
-            }
-        });
-        receiver
+        self.leadership.clone()
     }
 
     /// Resolves with the reason once the Raft core can no longer work (a failed sync, a diverged tree).
@@ -374,7 +460,9 @@ impl ConsensusNode {
                     Leadership::Waiting { .. } => {}
                 }
                 if leadership.changed().await.is_err() {
-                    return Err(ConsensusError::Stopped("no more news of leadership".to_owned()));
+                    return Err(ConsensusError::Stopped(
+                        "no more news of leadership".to_owned(),
+                    ));
                 }
             }
         })
@@ -384,7 +472,10 @@ impl ConsensusNode {
 
     /// Stops the Raft core. The store is closed by its owner afterwards.
     pub async fn shutdown(&self) -> io::Result<()> {
-        self.raft.shutdown().await.map_err(|error| io::Error::other(error.to_string()))
+        self.raft
+            .shutdown()
+            .await
+            .map_err(|error| io::Error::other(error.to_string()))
     }
 }
 
@@ -405,9 +496,42 @@ impl PendingProposal {
             Ok(Ok(response)) => ProposalResult::Applied(response.data),
             Ok(Err(error)) => refused(error),
             // The core dropped the responder: it stopped, or a snapshot superseded the entry.
-            Err(_) => ProposalResult::Unknown("the proposal was dropped without an answer".to_owned()),
+            Err(_) => {
+                ProposalResult::Unknown("the proposal was dropped without an answer".to_owned())
+            }
         }
     }
+}
+
+/// Turns the core's metrics into a watch of leadership alone. It listens to what changes with every entry only while a
+/// new leader waits for the first entry of its term: a busy leader is not woken for it.
+fn follow_leadership(raft: &RaftHandle) -> watch::Receiver<Leadership> {
+    let mut metrics = raft.metrics();
+    let mut server = raft.server_metrics();
+    let (sender, receiver) = watch::channel(leadership_of(&metrics.borrow_watched()));
+    tokio::spawn(async move {
+        loop {
+            server.borrow_and_update();
+            let now = leadership_of(&metrics.borrow_and_update());
+            sender.send_if_modified(|last| std::mem::replace(last, now) != now);
+            let alive = match now {
+                Leadership::Stopped => return,
+                Leadership::Leading { .. } => tokio::select! {
+                    changed = server.changed() => changed.is_ok(),
+                    () = sender.closed() => return,
+                },
+                Leadership::Waiting { .. } => tokio::select! {
+                    changed = metrics.changed() => changed.is_ok(),
+                    () = sender.closed() => return,
+                },
+            };
+            if !alive {
+                sender.send_replace(Leadership::Stopped);
+                return;
+            }
+        }
+    });
+    receiver
 }
 
 fn leadership_of(metrics: &RaftMetrics<TypeConfig>) -> Leadership {
@@ -415,11 +539,15 @@ fn leadership_of(metrics: &RaftMetrics<TypeConfig>) -> Leadership {
         return Leadership::Stopped;
     }
     let term = metrics.current_term;
-    let settled = metrics.last_applied.is_some_and(|id| id.leader_id.term == term);
+    let settled = metrics
+        .last_applied
+        .is_some_and(|id| id.leader_id.term == term);
     if metrics.state == ServerState::Leader && settled {
         Leadership::Leading { term }
     } else {
-        Leadership::Waiting { leader: metrics.current_leader.filter(|id| *id != metrics.id) }
+        Leadership::Waiting {
+            leader: metrics.current_leader.filter(|id| *id != metrics.id),
+        }
     }
 }
 
@@ -427,11 +555,16 @@ fn refused(error: ClientWriteError<TypeConfig>) -> ProposalResult {
     match error {
         ClientWriteError::ForwardToLeader(forward) => {
             let retry_here = matches!(forward.reason, ForwardReason::LeaseExpired);
-            ProposalResult::Refused { leader: forward.leader_id, retry_here }
+            ProposalResult::Refused {
+                leader: forward.leader_id,
+                retry_here,
+            }
         }
         // The entry was in this node's log and another leader's log replaced it; it may still commit elsewhere.
         ClientWriteError::LogEntryDiscarded(ForwardToLeader { leader_id, .. }) => {
-            ProposalResult::Unknown(format!("leadership changed before it was answered, leader now {leader_id:?}"))
+            ProposalResult::Unknown(format!(
+                "leadership changed before it was answered, leader now {leader_id:?}"
+            ))
         }
         other => ProposalResult::Unknown(other.to_string()),
     }
@@ -440,7 +573,9 @@ fn refused(error: ClientWriteError<TypeConfig>) -> ProposalResult {
 fn write_error(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> ConsensusError {
     match error {
         RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
-            ConsensusError::NotLeader { leader: forward.leader_id }
+            ConsensusError::NotLeader {
+                leader: forward.leader_id,
+            }
         }
         RaftError::APIError(error) => ConsensusError::Refused(error.to_string()),
         RaftError::Fatal(fatal) => fatal_error(&fatal),

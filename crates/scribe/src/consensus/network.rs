@@ -6,13 +6,13 @@
 
 use std::future::Future;
 
+use openraft::OptionalSend;
 use openraft::error::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
-use openraft::OptionalSend;
 
 use super::state_machine::SnapshotManifest;
 use super::type_config::{NodeId, PeerAddress, TypeConfig};
@@ -42,7 +42,10 @@ impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
     type Network = Network;
 
     async fn new_client(&mut self, target: NodeId, node: &PeerAddress) -> Network {
-        Network { target, address: node.clone() }
+        Network {
+            target,
+            address: node.clone(),
+        }
     }
 }
 

@@ -9,8 +9,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
-use openraft::type_config::alias::{LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf};
 use openraft::storage::{EntryResponder, RaftStateMachine};
+use openraft::type_config::alias::{LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, SnapshotMeta, StoredMembership};
 use parking_lot::Mutex;
 
@@ -49,7 +49,9 @@ pub fn replay(store: &Store) -> io::Result<()> {
     let mut next = store.applied().last_log_id.map_or(0, |id| id.index.0 + 1);
     loop {
         let frames = store.log().read(next..u64::MAX, 4 * crate::limits::MIB)?;
-        let Some(last) = frames.last() else { return Ok(()) };
+        let Some(last) = frames.last() else {
+            return Ok(());
+        };
         next = last.log_id.index.0 + 1;
         for frame in &frames {
             state_machine.apply_frame(frame, &entry_of(frame)?.payload)?;
@@ -60,16 +62,26 @@ pub fn replay(store: &Store) -> io::Result<()> {
 impl StateMachine {
     /// Over an open store.
     pub fn new(store: Store) -> Self {
-        Self { store, snapshot: Arc::default() }
+        Self {
+            store,
+            snapshot: Arc::default(),
+        }
     }
 
-    fn apply_frame(&self, frame: &Frame, payload: &EntryPayload<Proposal, u64, super::PeerAddress>) -> io::Result<AppliedOutcome> {
+    fn apply_frame(
+        &self,
+        frame: &Frame,
+        payload: &EntryPayload<Proposal, u64, super::PeerAddress>,
+    ) -> io::Result<AppliedOutcome> {
         let applied = self.store.applied();
         let (effects, outcome) = match payload {
             EntryPayload::Blank => (Effects::Nothing, AppliedOutcome::Nothing),
             EntryPayload::Membership(members) => {
                 let stored = StoredMembership::new(Some(to_raft_id(frame.log_id)), members.clone());
-                (Effects::Membership(membership::encode_stored(&stored)), AppliedOutcome::Nothing)
+                (
+                    Effects::Membership(membership::encode_stored(&stored)),
+                    AppliedOutcome::Nothing,
+                )
             }
             EntryPayload::Normal(Proposal::Publish { size, root }) => {
                 // Every node compares at the same size: one whose tree differs from what a majority agreed on is
@@ -78,12 +90,29 @@ impl StateMachine {
                 if own != *root {
                     return Err(io::Error::new(
                         io::ErrorKind::InvalidData,
-                        format!("this node's root at tree size {size} is {own}, the agreed one is {root}"),
+                        format!(
+                            "this node's root at tree size {size} is {own}, the agreed one is {root}"
+                        ),
                     ));
                 }
-                (Effects::Publish { size: *size, root: *root }, AppliedOutcome::Published { size: *size, root: *root })
+                (
+                    Effects::Publish {
+                        size: *size,
+                        root: *root,
+                    },
+                    AppliedOutcome::Published {
+                        size: *size,
+                        root: *root,
+                    },
+                )
             }
-            EntryPayload::Normal(Proposal::Entries { sequencing_term, first_leaf, count, public, private }) => {
+            EntryPayload::Normal(Proposal::Entries {
+                sequencing_term,
+                first_leaf,
+                count,
+                public,
+                private,
+            }) => {
                 let state = LedgerState {
                     tree_size: applied.tree_size,
                     last_timestamp_ms: applied.last_timestamp_ms,
@@ -96,10 +125,13 @@ impl StateMachine {
                     public: public.clone(),
                     private: private.clone(),
                 };
-                match ledger::apply(state, &entries).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))? {
+                match ledger::apply(state, &entries)
+                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?
+                {
                     Outcome::Void => (Effects::Void, AppliedOutcome::Void),
                     Outcome::Valid(entries) => {
-                        let leaf_hashes = entries.leaves.iter().map(|leaf| leaf.leaf_hash).collect();
+                        let leaf_hashes =
+                            entries.leaves.iter().map(|leaf| leaf.leaf_hash).collect();
                         let leaves = entries
                             .leaves
                             .into_iter()
@@ -112,7 +144,10 @@ impl StateMachine {
                             .collect();
                         (
                             Effects::Entries(leaves, entries.digests),
-                            AppliedOutcome::Entries { first: *first_leaf, leaf_hashes },
+                            AppliedOutcome::Entries {
+                                first: *first_leaf,
+                                leaf_hashes,
+                            },
                         )
                     }
                 }
@@ -129,17 +164,25 @@ impl StateMachine {
             Some(position) => Ok(position),
             None if frame.count == 0 => {
                 let tail = self.store.log().tail();
-                Ok(FramePosition { segment: tail.segment, offset: tail.offset, length: 0 })
+                Ok(FramePosition {
+                    segment: tail.segment,
+                    offset: tail.offset,
+                    length: 0,
+                })
             }
             None => Err(io::Error::new(
                 io::ErrorKind::NotFound,
-                format!("the frame at log index {} is applied but not in the log", frame.log_id.index),
+                format!(
+                    "the frame at log index {} is applied but not in the log",
+                    frame.log_id.index
+                ),
             )),
         }
     }
 
     fn stored_membership(bytes: &[u8]) -> io::Result<StoredMembershipOf<TypeConfig>> {
-        membership::decode_stored(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+        membership::decode_stored(bytes)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 
     fn meta(manifest: &SnapshotManifest) -> io::Result<SnapshotMetaOf<TypeConfig>> {
@@ -158,7 +201,10 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         &mut self,
     ) -> Result<(Option<LogIdOf<TypeConfig>>, StoredMembershipOf<TypeConfig>), io::Error> {
         let applied = self.store.applied();
-        Ok((applied.last_log_id.map(to_raft_id), Self::stored_membership(&applied.membership)?))
+        Ok((
+            applied.last_log_id.map(to_raft_id),
+            Self::stored_membership(&applied.membership)?,
+        ))
     }
 
     async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
@@ -210,7 +256,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             };
             let position = self.position_of(&frame)?;
             let members = membership::encode_stored(&meta.last_membership);
-            self.store.apply(&frame, position, Effects::Membership(members))?;
+            self.store
+                .apply(&frame, position, Effects::Membership(members))?;
         }
         *self.snapshot.lock() = Some(snapshot);
         Ok(())
@@ -222,22 +269,36 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let Some(manifest) = self.snapshot.lock().clone() else {
             return Ok(None);
         };
-        Ok(Some(openraft::Snapshot { meta: Self::meta(&manifest)?, snapshot: manifest }))
+        Ok(Some(openraft::Snapshot {
+            meta: Self::meta(&manifest)?,
+            snapshot: manifest,
+        }))
     }
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
     type SnapshotData = SnapshotManifest;
 
-    async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, SnapshotManifest>, io::Error> {
+    async fn build_snapshot(
+        &mut self,
+    ) -> Result<SnapshotOf<TypeConfig, SnapshotManifest>, io::Error> {
         let applied = self.store.applied();
         let segments: Vec<SealedSegment> = self.store.log().sealed().to_vec();
-        let first = segments.last().map_or(0, |segment| segment.last_log_id.index.0 + 1);
+        let first = segments
+            .last()
+            .map_or(0, |segment| segment.last_log_id.index.0 + 1);
         let end = applied.last_log_id.map_or(0, |id| id.index.0 + 1);
         let tail = LogIndex(first)..LogIndex(end.max(first));
-        let manifest = SnapshotManifest { applied, segments, tail };
+        let manifest = SnapshotManifest {
+            applied,
+            segments,
+            tail,
+        };
         let meta = Self::meta(&manifest)?;
         *self.snapshot.lock() = Some(manifest.clone());
-        Ok(openraft::Snapshot { meta, snapshot: manifest })
+        Ok(openraft::Snapshot {
+            meta,
+            snapshot: manifest,
+        })
     }
 }

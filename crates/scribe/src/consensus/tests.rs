@@ -17,7 +17,6 @@ use scribe_proof::index::{LeafIndex, TreeSize};
 use scribe_proof::leaf::{Leaf, LeafKind, Prev};
 use tempfile::TempDir;
 
-
 use super::type_config::leader_of;
 use super::{LogStore, Proposal, StateMachine, TypeConfig};
 use crate::ledger::batch::BatchBuilder;
@@ -29,17 +28,31 @@ use crate::store::{Store, StoreOptions};
 struct Builder;
 
 fn open(directory: &Path) -> Store {
-    let identity = LogIdentity { cluster_id: [7; 16], node_id: 1 };
-    let options = StoreOptions { index: IndexKind::Memory, ..StoreOptions::default() };
-    Store::open(Arc::new(RealDisk), directory, identity, options).unwrap().0
+    let identity = LogIdentity {
+        cluster_id: [7; 16],
+        node_id: 1,
+    };
+    let options = StoreOptions {
+        index: IndexKind::Memory,
+        ..StoreOptions::default()
+    };
+    Store::open(Arc::new(RealDisk), directory, identity, options)
+        .unwrap()
+        .0
 }
 
 impl StoreBuilder<TypeConfig, LogStore, StateMachine, (TempDir, Closer)> for Builder {
-    async fn build(&self) -> Result<((TempDir, Closer), LogStore, StateMachine), StorageError<TypeConfig>> {
+    async fn build(
+        &self,
+    ) -> Result<((TempDir, Closer), LogStore, StateMachine), StorageError<TypeConfig>> {
         let directory = tempfile::tempdir().unwrap();
         let store = open(directory.path());
         let log_store = LogStore::new(store.log().clone());
-        Ok(((directory, Closer(store.clone())), log_store, StateMachine::new(store)))
+        Ok((
+            (directory, Closer(store.clone())),
+            log_store,
+            StateMachine::new(store),
+        ))
     }
 }
 
@@ -54,10 +67,16 @@ impl Drop for Closer {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_conformance_suite_passes() {
-    Suite::<TypeConfig, LogStore, StateMachine, Builder, (TempDir, Closer)>::test_all(Builder).await.unwrap();
+    Suite::<TypeConfig, LogStore, StateMachine, Builder, (TempDir, Closer)>::test_all(Builder)
+        .await
+        .unwrap();
 }
 
-fn entries_proposal(term: u64, first: u64, keys: &[&str]) -> EntryPayload<Proposal, u64, super::PeerAddress> {
+fn entries_proposal(
+    term: u64,
+    first: u64,
+    keys: &[&str],
+) -> EntryPayload<Proposal, u64, super::PeerAddress> {
     let mut builder = BatchBuilder::new();
     for key in keys {
         let leaf = Leaf {
@@ -86,17 +105,26 @@ fn entries_proposal(term: u64, first: u64, keys: &[&str]) -> EntryPayload<Propos
     })
 }
 
-fn entry(term: u64, index: u64, payload: EntryPayload<Proposal, u64, super::PeerAddress>) -> EntryOf<TypeConfig> {
+fn entry(
+    term: u64,
+    index: u64,
+    payload: EntryPayload<Proposal, u64, super::PeerAddress>,
+) -> EntryOf<TypeConfig> {
     EntryOf::<TypeConfig>::new(openraft::LogId::new(leader_of(term), index), payload)
 }
 
 async fn append(log: &mut LogStore, entries: Vec<EntryOf<TypeConfig>>) {
     let (done, flushed) = TypeConfig::oneshot();
-    log.append(entries, openraft::storage::IOFlushed::signal(done)).await.unwrap();
+    log.append(entries, openraft::storage::IOFlushed::signal(done))
+        .await
+        .unwrap();
     flushed.await.unwrap().unwrap();
 }
 
-async fn apply(state_machine: &mut StateMachine, entries: Vec<EntryOf<TypeConfig>>) -> Result<(), std::io::Error> {
+async fn apply(
+    state_machine: &mut StateMachine,
+    entries: Vec<EntryOf<TypeConfig>>,
+) -> Result<(), std::io::Error> {
     let stream = futures::stream::iter(entries.into_iter().map(|entry| Ok((entry, None))));
     state_machine.apply(stream).await
 }
@@ -108,7 +136,14 @@ async fn what_was_promised_is_still_there_after_reopening() {
     let written = vec![
         entry(1, 0, EntryPayload::Blank),
         entry(1, 1, entries_proposal(1, 0, &["a", "b"])),
-        entry(3, 2, EntryPayload::Normal(Proposal::Publish { size: TreeSize::new(2), root: Hash([4; 32]) })),
+        entry(
+            3,
+            2,
+            EntryPayload::Normal(Proposal::Publish {
+                size: TreeSize::new(2),
+                root: Hash([4; 32]),
+            }),
+        ),
     ];
     {
         let store = open(directory.path());
@@ -143,7 +178,10 @@ async fn a_frame_of_another_term_takes_no_leaves_and_the_next_one_fits() {
     apply(&mut state_machine, entries).await.unwrap();
     assert_eq!(store.applied().tree_size, TreeSize::new(2));
     assert!(store.latest(b"void", TreeSize::new(2)).unwrap().is_none());
-    assert_eq!(store.latest(b"b", TreeSize::new(2)).unwrap().unwrap().index, LeafIndex::new(1));
+    assert_eq!(
+        store.latest(b"b", TreeSize::new(2)).unwrap().unwrap().index,
+        LeafIndex::new(1)
+    );
     store.shutdown();
 }
 
@@ -155,7 +193,14 @@ async fn a_node_whose_tree_differs_from_the_agreed_one_stops() {
     let mut state_machine = StateMachine::new(store.clone());
     let entries = vec![
         entry(1, 0, entries_proposal(1, 0, &["a"])),
-        entry(1, 1, EntryPayload::Normal(Proposal::Publish { size: TreeSize::new(1), root: Hash([4; 32]) })),
+        entry(
+            1,
+            1,
+            EntryPayload::Normal(Proposal::Publish {
+                size: TreeSize::new(1),
+                root: Hash([4; 32]),
+            }),
+        ),
     ];
     append(&mut log, entries.clone()).await;
     let error = apply(&mut state_machine, entries).await.unwrap_err();

@@ -7,7 +7,9 @@
 use std::fmt;
 
 use bytes::Bytes;
-use openraft::impls::{BoxedErrorSource, InlineBatch, OneshotResponder, TokioRuntime, leader_id_std};
+use openraft::impls::{
+    BoxedErrorSource, InlineBatch, OneshotResponder, TokioRuntime, leader_id_std,
+};
 use openraft::{EntryPayload, OptionalSend, RaftTypeConfig};
 use scribe_proof::hash::Hash;
 use scribe_proof::index::{LeafIndex, TreeSize};
@@ -37,7 +39,8 @@ impl RaftTypeConfig for TypeConfig {
     type LeaderId = leader_id_std::LeaderId<u64, NodeId>;
     type Vote = openraft::impls::Vote<Self::LeaderId>;
     type Payload = EntryPayload<Proposal, NodeId, PeerAddress>;
-    type Entry = openraft::Entry<<Self::LeaderId as openraft::vote::RaftLeaderId>::Committed, Self::Payload>;
+    type Entry =
+        openraft::Entry<<Self::LeaderId as openraft::vote::RaftLeaderId>::Committed, Self::Payload>;
     type AsyncRuntime = TokioRuntime;
     type Responder<T>
         = OneshotResponder<Self, T>
@@ -78,8 +81,16 @@ pub enum Proposal {
 impl fmt::Display for Proposal {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Entries { first_leaf, count, sequencing_term, .. } => {
-                write!(formatter, "entries(first {first_leaf}, count {count}, term {sequencing_term})")
+            Self::Entries {
+                first_leaf,
+                count,
+                sequencing_term,
+                ..
+            } => {
+                write!(
+                    formatter,
+                    "entries(first {first_leaf}, count {count}, term {sequencing_term})"
+                )
             }
             Self::Publish { size, .. } => write!(formatter, "publish({size})"),
         }

@@ -26,6 +26,7 @@ use super::request::{self, Query};
 use super::{App, headers};
 use crate::limits;
 use crate::node::Entry;
+use crate::store::Applied;
 
 /// Entries read at once.
 const PAGE_ENTRIES: usize = 256;
@@ -108,7 +109,7 @@ fn last_event_id(fields: &HeaderMap) -> Result<Option<LeafIndex>, ApiError> {
 
 struct Watcher {
     app: App,
-    applied: watch::Receiver<TreeSize>,
+    applied: watch::Receiver<Applied>,
     /// The first entry not yet looked at.
     next: LeafIndex,
     /// The client knows that everything below was looked at.
@@ -146,7 +147,7 @@ impl Watcher {
             if self.app.stopping.is_cancelled() {
                 return None;
             }
-            let size = *self.applied.borrow_and_update();
+            let size = self.applied.borrow_and_update().tree_size;
             if size.contains(self.next) {
                 match self.page(size).await {
                     Ok(text) if text.is_empty() => continue,

@@ -101,14 +101,20 @@ pub fn apply(state: LedgerState, frame: &EntriesFrame) -> Result<Outcome, ApplyE
     if frame.sequencing_term != frame.term || frame.first_leaf != state.tree_size.next_index() {
         return Ok(Outcome::Void);
     }
-    let batch = Batch::parse(frame.count as usize, frame.public.clone(), frame.private.clone())?;
+    let batch = Batch::parse(
+        frame.count as usize,
+        frame.public.clone(),
+        frame.private.clone(),
+    )?;
     let mut leaves = Vec::with_capacity(batch.count());
     let mut last_timestamp_ms = state.last_timestamp_ms;
     let mut index = frame.first_leaf;
     for position in 0..batch.count() {
         let bytes = batch.leaf(position).unwrap_or_default();
-        let leaf = Leaf::parse(&bytes)
-            .map_err(|error| ApplyError::Leaf { index, reason: error.to_string() })?;
+        let leaf = Leaf::parse(&bytes).map_err(|error| ApplyError::Leaf {
+            index,
+            reason: error.to_string(),
+        })?;
         if leaf.timestamp_ms < last_timestamp_ms {
             return Err(ApplyError::Timestamp {
                 index,
@@ -125,7 +131,10 @@ pub fn apply(state: LedgerState, frame: &EntriesFrame) -> Result<Outcome, ApplyE
         });
         index = index.next();
     }
-    Ok(Outcome::Valid(Entries { leaves, digests: batch.digests().collect() }))
+    Ok(Outcome::Valid(Entries {
+        leaves,
+        digests: batch.digests().collect(),
+    }))
 }
 
 #[cfg(test)]
@@ -165,27 +174,50 @@ mod tests {
     }
 
     fn state(tree_size: u64, last_timestamp_ms: u64) -> LedgerState {
-        LedgerState { tree_size: TreeSize::new(tree_size), last_timestamp_ms }
+        LedgerState {
+            tree_size: TreeSize::new(tree_size),
+            last_timestamp_ms,
+        }
     }
 
     #[test]
     fn a_frame_is_valid_only_in_its_own_term_and_at_its_own_place() {
         let valid = |outcome| matches!(outcome, Ok(Outcome::Valid(_)));
         assert!(valid(apply(state(7, 10), &frame(3, 3, 7, &[10, 11]))));
-        assert_eq!(apply(state(7, 10), &frame(3, 2, 7, &[10])), Ok(Outcome::Void), "another term");
-        assert_eq!(apply(state(8, 10), &frame(3, 3, 7, &[10])), Ok(Outcome::Void), "place taken");
-        assert_eq!(apply(state(6, 10), &frame(3, 3, 7, &[10])), Ok(Outcome::Void), "a gap before it");
+        assert_eq!(
+            apply(state(7, 10), &frame(3, 2, 7, &[10])),
+            Ok(Outcome::Void),
+            "another term"
+        );
+        assert_eq!(
+            apply(state(8, 10), &frame(3, 3, 7, &[10])),
+            Ok(Outcome::Void),
+            "place taken"
+        );
+        assert_eq!(
+            apply(state(6, 10), &frame(3, 3, 7, &[10])),
+            Ok(Outcome::Void),
+            "a gap before it"
+        );
     }
 
     #[test]
     fn timestamps_never_decrease() {
         assert!(matches!(
             apply(state(7, 10), &frame(3, 3, 7, &[10, 9])),
-            Err(ApplyError::Timestamp { found: 9, last: 10, .. })
+            Err(ApplyError::Timestamp {
+                found: 9,
+                last: 10,
+                ..
+            })
         ));
         assert!(matches!(
             apply(state(7, 10), &frame(3, 3, 7, &[9])),
-            Err(ApplyError::Timestamp { found: 9, last: 10, .. })
+            Err(ApplyError::Timestamp {
+                found: 9,
+                last: 10,
+                ..
+            })
         ));
     }
 
@@ -195,6 +227,9 @@ mod tests {
         let mut public = bad.public.to_vec();
         public[4] = 99; // the leaf's version
         bad.public = public.into();
-        assert!(matches!(apply(state(0, 0), &bad), Err(ApplyError::Leaf { .. })));
+        assert!(matches!(
+            apply(state(0, 0), &bad),
+            Err(ApplyError::Leaf { .. })
+        ));
     }
 }

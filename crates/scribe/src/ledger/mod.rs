@@ -6,6 +6,4 @@
 pub mod apply;
 pub mod batch;
 
-pub use apply::{
-    AppliedLeaf, ApplyError, Entries, EntriesFrame, LedgerState, Outcome, apply,
-};
+pub use apply::{AppliedLeaf, ApplyError, Entries, EntriesFrame, LedgerState, Outcome, apply};

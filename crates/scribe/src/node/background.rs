@@ -1,11 +1,9 @@
-//! What a node does on the side: watches free space, scrubs, follows the applied state, moves the purge watermark.
+//! What a node does on the side: watches free space, scrubs, moves the purge watermark.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use scribe_proof::index::TreeSize;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::consensus::ConsensusNode;
@@ -14,9 +12,15 @@ use crate::store::scrub::{ScrubOptions, Scrubbed, Scrubber};
 
 /// How often free space is looked at.
 const DISK_WATCH_INTERVAL: Duration = Duration::from_millis(250);
+/// How often newly sealed segments are looked for.
+const SEAL_WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Keeps an eye on free space: below the reserve writes are refused, and resume by themselves when it returns.
-pub(super) fn watch_disk(store: Store, reserve_bytes: u64, full: Arc<AtomicBool>) -> JoinHandle<()> {
+pub(super) fn watch_disk(
+    store: Store,
+    reserve_bytes: u64,
+    full: Arc<AtomicBool>,
+) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut tick = tokio::time::interval(DISK_WATCH_INTERVAL);
         loop {
@@ -24,7 +28,10 @@ pub(super) fn watch_disk(store: Store, reserve_bytes: u64, full: Arc<AtomicBool>
             let now_full = store.log().free_bytes() < reserve_bytes;
             if full.swap(now_full, Ordering::Relaxed) != now_full {
                 if now_full {
-                    tracing::warn!(reserve_bytes, "the disk is nearly full: writes are refused until space returns");
+                    tracing::warn!(
+                        reserve_bytes,
+                        "the disk is nearly full: writes are refused until space returns"
+                    );
                 } else {
                     tracing::info!("space has returned: writes are taken again");
                 }
@@ -45,11 +52,18 @@ pub struct ScrubStats {
 }
 
 /// Re-reads sealed data in the background, so that rot is heard of before somebody needs the bytes.
-pub(super) fn start_scrubber(store: &Store, bytes_per_second: u64, stats: Arc<ScrubStats>) -> Option<Scrubber> {
+pub(super) fn start_scrubber(
+    store: &Store,
+    bytes_per_second: u64,
+    stats: Arc<ScrubStats>,
+) -> Option<Scrubber> {
     if bytes_per_second == 0 {
         return None;
     }
-    let options = ScrubOptions { bytes_per_second, ..ScrubOptions::default() };
+    let options = ScrubOptions {
+        bytes_per_second,
+        ..ScrubOptions::default()
+    };
     let started = store.start_scrubber(options, move |scrubbed| match scrubbed {
         Scrubbed::Good { bytes, .. } => {
             stats.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -72,27 +86,19 @@ pub(super) fn start_scrubber(store: &Store, bytes_per_second: u64, stats: Arc<Sc
     }
 }
 
-/// Turns the store's applied state into a watch of the tree size alone.
-pub(super) fn follow_applied(store: &Store) -> (watch::Receiver<TreeSize>, JoinHandle<()>) {
-    let mut applied = store.watch_applied();
-    let (sender, receiver) = watch::channel(applied.borrow().tree_size);
-    let task = tokio::spawn(async move {
-        while applied.changed().await.is_ok() {
-            let size = applied.borrow_and_update().tree_size;
-            sender.send_if_modified(|last| std::mem::replace(last, size) != size);
-        }
-    });
-    (receiver, task)
-}
-
 /// Moves the purge watermark behind the last sealed segment: what is sealed is fetched as a file, not as log entries.
+/// Looks now and then instead of after every entry: a watermark that is late costs nothing.
 pub(super) fn follow_seals(store: Store, consensus: ConsensusNode) -> JoinHandle<()> {
     tokio::spawn(async move {
-        let mut applied = store.watch_applied();
+        let mut tick = tokio::time::interval(SEAL_WATCH_INTERVAL);
         let mut purged = store.log().purged();
-        while applied.changed().await.is_ok() {
-            applied.borrow_and_update();
-            let sealed = store.log().sealed().last().map(|segment| segment.last_log_id);
+        loop {
+            tick.tick().await;
+            let sealed = store
+                .log()
+                .sealed()
+                .last()
+                .map(|segment| segment.last_log_id);
             if sealed > purged
                 && let Some(id) = sealed
             {
@@ -104,4 +110,3 @@ pub(super) fn follow_seals(store: Store, consensus: ConsensusNode) -> JoinHandle
         }
     })
 }
-

@@ -18,19 +18,31 @@ use crate::store::log::LogIdentity;
 pub(super) fn identity(options: &NodeOptions, disk: &dyn Disk) -> Result<LogIdentity, StartError> {
     match crate::store::vote::read_identity(disk, &options.data_dir)? {
         Some(identity) => Ok(identity),
-        None => Ok(LogIdentity { cluster_id: options.world.random(), node_id: 1 }),
+        None => Ok(LogIdentity {
+            cluster_id: options.world.random(),
+            node_id: 1,
+        }),
     }
 }
 
 /// The head signed last must be in this ledger: else entries are missing, or the keys belong elsewhere.
-pub(super) fn check_last_signed(options: &NodeOptions, store: &Store, keys: &Keys) -> Result<(), StartError> {
-    let Some(last) = LastSigned::load(&options.key_dir)? else { return Ok(()) };
+pub(super) fn check_last_signed(
+    options: &NodeOptions,
+    store: &Store,
+    keys: &Keys,
+) -> Result<(), StartError> {
+    let Some(last) = LastSigned::load(&options.key_dir)? else {
+        return Ok(());
+    };
     let size = store.applied().tree_size;
     let hint = "start it with the key directory it was created with, or restore the newest copy of the data; a copy \
                 that stays behind must get keys of its own"
         .to_owned();
     if last.origin != keys.origin {
-        let rule = format!("the last signed head is of `{}`, the ledger key of `{}`", last.origin, keys.origin);
+        let rule = format!(
+            "the last signed head is of `{}`, the ledger key of `{}`",
+            last.origin, keys.origin
+        );
         return Err(StartError::Identity { rule, hint });
     }
     if last.size > size {
@@ -40,7 +52,9 @@ pub(super) fn check_last_signed(options: &NodeOptions, store: &Store, keys: &Key
         );
         return Err(StartError::Identity { rule, hint });
     }
-    let root = store.root_at(last.size).map_err(|error| ConsensusError::Stopped(error.to_string()))?;
+    let root = store
+        .root_at(last.size)
+        .map_err(|error| ConsensusError::Stopped(error.to_string()))?;
     if root != last.root {
         let rule = format!(
             "the data directory is of another ledger: its root hash at tree size {} is {root}, the one signed with \
@@ -61,13 +75,22 @@ pub(super) struct FirstEntries<'a> {
 
 impl FirstEntries<'_> {
     /// Writes what is missing. A crash between two of them is finished by the next start.
-    pub(super) async fn write(&self, options: &NodeOptions, node_id: NodeId, keys: &Keys) -> Result<(), StartError> {
+    pub(super) async fn write(
+        &self,
+        options: &NodeOptions,
+        node_id: NodeId,
+        keys: &Keys,
+    ) -> Result<(), StartError> {
         if options.importing {
             return Ok(());
         }
         let empty = self.store.applied().tree_size == TreeSize::EMPTY;
         if empty {
-            self.append(SystemKind::Genesis, Bytes::from_static(b"scribe-ledger/genesis/v1\n")).await?;
+            self.append(
+                SystemKind::Genesis,
+                Bytes::from_static(b"scribe-ledger/genesis/v1\n"),
+            )
+            .await?;
         }
         let ledger_key = key_body(None, 0x01, &keys.ledger.verifier_key().public_key());
         let node_key = key_body(Some(node_id), 0x04, &keys.node.verifier_key().public_key());
@@ -75,7 +98,11 @@ impl FirstEntries<'_> {
         if !ledger_known {
             if any_ledger_key {
                 // The entries came from another copy of the ledger: say so before the new key is announced.
-                self.append(SystemKind::Restore, Bytes::from_static(b"scribe-ledger/restore/v1\n")).await?;
+                self.append(
+                    SystemKind::Restore,
+                    Bytes::from_static(b"scribe-ledger/restore/v1\n"),
+                )
+                .await?;
             }
             self.append(SystemKind::LedgerKey, ledger_key).await?;
         }
@@ -91,12 +118,19 @@ impl FirstEntries<'_> {
         let mut below = self.store.applied().tree_size;
         let mut any = false;
         loop {
-            let page = self.store.history(b"", below, limits::PAGE_LIMIT_DEFAULT).map_err(failed)?;
-            let Some(oldest) = page.last() else { return Ok((false, any)) };
+            let page = self
+                .store
+                .history(b"", below, limits::PAGE_LIMIT_DEFAULT)
+                .map_err(failed)?;
+            let Some(oldest) = page.last() else {
+                return Ok((false, any));
+            };
             below = TreeSize::new(oldest.index.get());
             for version in &page {
                 let entry = self.store.entry_of(version).map_err(failed)?;
-                let Ok(leaf) = Leaf::parse(&entry.leaf) else { continue };
+                let Ok(leaf) = Leaf::parse(&entry.leaf) else {
+                    continue;
+                };
                 if leaf.subtype == kind as u16 {
                     any = true;
                     if leaf.body == &body[..] {
@@ -109,7 +143,8 @@ impl FirstEntries<'_> {
 
     async fn append(&self, kind: SystemKind, body: Bytes) -> Result<(), StartError> {
         let (sender, receiver) = oneshot::channel();
-        self.sequencer.submit(self.preparer.system(kind as u16, body, Reply::One(sender)));
+        self.sequencer
+            .submit(self.preparer.system(kind as u16, body, Reply::One(sender)));
         outcome(receiver).await?;
         Ok(())
     }
@@ -125,4 +160,3 @@ fn key_body(node_id: Option<NodeId>, key_type: u8, public_key: &[u8; 32]) -> Byt
     body.extend_from_slice(public_key);
     body.into()
 }
-

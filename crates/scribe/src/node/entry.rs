@@ -22,12 +22,17 @@ pub struct Entry {
 
 impl Entry {
     pub(super) fn new(stored: StoredEntry) -> Self {
-        Self { index: stored.index, leaf: stored.leaf, private: stored.private }
+        Self {
+            index: stored.index,
+            leaf: stored.leaf,
+            private: stored.private,
+        }
     }
 
     /// The leaf's fields. Every stored leaf was checked when it was applied; one that no longer parses is damage.
     pub fn parsed(&self) -> Result<Leaf<'_>, ReadError> {
-        Leaf::parse(&self.leaf).map_err(|error| ReadError::Damaged(format!("leaf {}: {error}", self.index)))
+        Leaf::parse(&self.leaf)
+            .map_err(|error| ReadError::Damaged(format!("leaf {}: {error}", self.index)))
     }
 
     /// RFC 6962 leaf hash.
@@ -38,19 +43,25 @@ impl Entry {
     /// The metadata, empty if there is none.
     pub fn metadata(&self) -> Result<Metadata, ReadError> {
         match &self.private {
-            Some(private) => Metadata::parse(&private.metadata)
-                .map_err(|error| ReadError::Damaged(format!("metadata of entry {}: {error}", self.index))),
+            Some(private) => Metadata::parse(&private.metadata).map_err(|error| {
+                ReadError::Damaged(format!("metadata of entry {}: {error}", self.index))
+            }),
             None => Ok(Metadata::default()),
         }
     }
 
     /// The value, empty if there is none.
     pub fn value(&self) -> Bytes {
-        self.private.as_ref().map(|private| private.value.clone()).unwrap_or_default()
+        self.private
+            .as_ref()
+            .map(|private| private.value.clone())
+            .unwrap_or_default()
     }
 
     /// Bytes of the value.
     pub fn value_length(&self) -> usize {
-        self.private.as_ref().map_or(0, |private| private.value.len())
+        self.private
+            .as_ref()
+            .map_or(0, |private| private.value.len())
     }
 }

@@ -27,11 +27,12 @@ use scribe_proof::index::LeafIndex;
 use scribe_proof::leaf::{Leaf, LeafKind, Prev};
 use tokio::sync::{mpsc, watch};
 
-pub(crate) use submission::{Collector, Permit, Preparer, Reply, Unit, UnitOutcome};
-pub use submission::{
-    Appended, CarriedEntry, Condition, Operation, Transaction, TransactionAppended, Write, WriteKind, check_key,
-};
 pub(crate) use submission::UnitAppended;
+pub use submission::{
+    Appended, CarriedEntry, Condition, Operation, Transaction, TransactionAppended, Write,
+    WriteKind, check_key,
+};
+pub(crate) use submission::{Collector, Permit, Preparer, Reply, Unit, UnitOutcome};
 use submission::{Content, Idempotency};
 
 use crate::consensus::{
@@ -75,7 +76,11 @@ pub struct Sequencer {
 
 impl Sequencer {
     /// Starts the task. It ends when every handle is dropped.
-    pub fn start(consensus: ConsensusNode, store: Store, world: World) -> (Self, tokio::task::JoinHandle<()>) {
+    pub fn start(
+        consensus: ConsensusNode,
+        store: Store,
+        world: World,
+    ) -> (Self, tokio::task::JoinHandle<()>) {
         let (sender, receiver) = mpsc::channel(limits::SEQUENCER_SUBMISSIONS_MAX);
         let stats = Arc::new(SequencerStats::default());
         let task = Task {
@@ -88,7 +93,14 @@ impl Sequencer {
             stats: Arc::clone(&stats),
         };
         let handle = tokio::spawn(task.run());
-        (Self { sender, admitted_bytes: Arc::default(), stats }, handle)
+        (
+            Self {
+                sender,
+                admitted_bytes: Arc::default(),
+                stats,
+            },
+            handle,
+        )
     }
 
     /// Counters.
@@ -106,19 +118,37 @@ impl Sequencer {
         // Each unit counts a little more than its bytes, so that millions of empty writes are bounded too.
         let bytes = unit.byte_length + 128;
         let before = self.admitted_bytes.fetch_add(bytes, Ordering::AcqRel);
-        unit.permit = Some(Permit { bytes, admitted: Arc::clone(&self.admitted_bytes) });
+        unit.permit = Some(Permit {
+            bytes,
+            admitted: Arc::clone(&self.admitted_bytes),
+        });
         if before > 0 && before + bytes > limits::SEQUENCER_BYTES_MAX {
             self.stats.overloaded.fetch_add(1, Ordering::Relaxed);
-            return answer(unit, &Err(AppendError::Overloaded { retry_after_ms: OVERLOADED_RETRY_MS }));
+            return answer(
+                unit,
+                &Err(AppendError::Overloaded {
+                    retry_after_ms: OVERLOADED_RETRY_MS,
+                }),
+            );
         }
         match self.sender.try_send(unit) {
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(unit)) => {
                 self.stats.overloaded.fetch_add(1, Ordering::Relaxed);
-                answer(unit, &Err(AppendError::Overloaded { retry_after_ms: OVERLOADED_RETRY_MS }));
+                answer(
+                    unit,
+                    &Err(AppendError::Overloaded {
+                        retry_after_ms: OVERLOADED_RETRY_MS,
+                    }),
+                );
             }
             Err(mpsc::error::TrySendError::Closed(unit)) => {
-                answer(unit, &Err(AppendError::Unavailable("the node is shutting down".to_owned())));
+                answer(
+                    unit,
+                    &Err(AppendError::Unavailable(
+                        "the node is shutting down".to_owned(),
+                    )),
+                );
             }
         }
     }
@@ -212,9 +242,15 @@ enum Verdict {
     /// Its outcome is known from an earlier request.
     Replay(UnitAppended),
     /// The same request is in flight: wait for it.
-    Join { frame: u64, unit: usize },
+    Join {
+        frame: u64,
+        unit: usize,
+    },
     /// It must not be written; `saw` is the newest frame in flight the judgement rests on.
-    Refuse { error: AppendError, saw: Option<u64> },
+    Refuse {
+        error: AppendError,
+        saw: Option<u64>,
+    },
 }
 
 impl Task {
@@ -241,7 +277,10 @@ impl Task {
     async fn wait(&mut self, leader: Option<u64>) -> Ended {
         let error = match leader {
             Some(id) => AppendError::NotLeader {
-                leader: self.consensus.peer_address(id).map(|address| address.http_addr),
+                leader: self
+                    .consensus
+                    .peer_address(id)
+                    .map(|address| address.http_addr),
             },
             None => AppendError::Unavailable("no leader is known yet".to_owned()),
         };
@@ -264,7 +303,9 @@ impl Task {
 
     async fn refuse_all(&mut self, leader: Option<String>, reason: &str) {
         let error = match leader {
-            Some(leader) => AppendError::NotLeader { leader: Some(leader) },
+            Some(leader) => AppendError::NotLeader {
+                leader: Some(leader),
+            },
             None => AppendError::Unavailable(reason.to_owned()),
         };
         for unit in self.pending.drain(..) {
@@ -325,10 +366,20 @@ impl Task {
         if self.pending.is_empty() || overlay.frames.len() >= limits::FRAMES_IN_FLIGHT_MAX {
             return false;
         }
-        let fullest = overlay.frames.iter().map(|frame| frame.units.len()).max().unwrap_or(0);
+        let fullest = overlay
+            .frames
+            .iter()
+            .map(|frame| frame.units.len())
+            .max()
+            .unwrap_or(0);
         let enough = fullest.min(limits::FRAME_OPERATIONS_MAX / 2);
         self.pending.len() >= enough
-            || self.pending.iter().map(|unit| unit.byte_length).sum::<usize>() >= limits::FRAME_BYTES_TARGET
+            || self
+                .pending
+                .iter()
+                .map(|unit| unit.byte_length)
+                .sum::<usize>()
+                >= limits::FRAME_BYTES_TARGET
     }
 
     /// Builds one frame of what waits and proposes it. Refused, replayed and joined units go their own way.
@@ -352,7 +403,9 @@ impl Task {
             if full && draft.builder.count() > 0 {
                 break;
             }
-            let Some(mut unit) = self.pending.pop_front() else { break };
+            let Some(mut unit) = self.pending.pop_front() else {
+                break;
+            };
             let verdict = match self.judge(&unit, overlay) {
                 Ok(verdict) => verdict,
                 Err(error) => {
@@ -365,11 +418,16 @@ impl Task {
                     self.stats.replays.fetch_add(1, Ordering::Relaxed);
                     answer(unit, &Ok(outcome));
                 }
-                Verdict::Join { frame, unit: position } => {
+                Verdict::Join {
+                    frame,
+                    unit: position,
+                } => {
                     let target = if frame == number {
                         units.get_mut(position)
                     } else {
-                        overlay.frame_mut(frame).and_then(|frame| frame.units.get_mut(position))
+                        overlay
+                            .frame_mut(frame)
+                            .and_then(|frame| frame.units.get_mut(position))
                     };
                     if let Some(placed) = target {
                         placed.unit.replies.append(&mut unit.replies);
@@ -399,7 +457,11 @@ impl Task {
                         }
                     };
                     overlay.place(&unit, number, units.len());
-                    if let Some(Idempotency { key_hash, fingerprint }) = unit.idempotency {
+                    if let Some(Idempotency {
+                        key_hash,
+                        fingerprint,
+                    }) = unit.idempotency
+                    {
                         draft.builder.push_digest(IdempotencyDigest {
                             first: start as u16,
                             count: leaves as u16,
@@ -407,7 +469,12 @@ impl Task {
                             fingerprint,
                         });
                     }
-                    units.push(Placed { unit, start, count: leaves, timestamp_ms });
+                    units.push(Placed {
+                        unit,
+                        start,
+                        count: leaves,
+                        timestamp_ms,
+                    });
                 }
             }
         }
@@ -419,14 +486,28 @@ impl Task {
         }
         let count = draft.builder.count() as u32;
         let (public, private) = draft.builder.finish();
-        let proposal = Proposal::Entries { sequencing_term: term, first_leaf: first, count, public, private };
+        let proposal = Proposal::Entries {
+            sequencing_term: term,
+            first_leaf: first,
+            count,
+            public,
+            private,
+        };
         // A crash from here to the sync leaves no trace, and nobody was told otherwise.
         let pending = self.consensus.propose(proposal, term).await;
         overlay.next_frame += 1;
         overlay.last_timestamp_ms = draft.last_timestamp_ms;
-        overlay.frames.push_back(InFlight { number, pending, first, units, refusals });
+        overlay.frames.push_back(InFlight {
+            number,
+            pending,
+            first,
+            units,
+            refusals,
+        });
         self.stats.frames.fetch_add(1, Ordering::Relaxed);
-        self.stats.leaves.fetch_add(u64::from(count), Ordering::Relaxed);
+        self.stats
+            .leaves
+            .fetch_add(u64::from(count), Ordering::Relaxed);
     }
 
     /// Judges a unit against the applied state and the overlay.
@@ -462,25 +543,45 @@ impl Task {
         Ok(Verdict::Accept(prevs))
     }
 
-    fn judge_idempotency(&self, wanted: &Idempotency, overlay: &Overlay) -> std::io::Result<Option<Verdict>> {
+    fn judge_idempotency(
+        &self,
+        wanted: &Idempotency,
+        overlay: &Overlay,
+    ) -> std::io::Result<Option<Verdict>> {
         if let Some(write) = overlay.idempotency.get(&wanted.key_hash) {
             if write.fingerprint != wanted.fingerprint {
                 let error = AppendError::IdempotencyMismatch;
-                return Ok(Some(Verdict::Refuse { error, saw: Some(write.frame) }));
+                return Ok(Some(Verdict::Refuse {
+                    error,
+                    saw: Some(write.frame),
+                }));
             }
-            return Ok(Some(Verdict::Join { frame: write.frame, unit: write.unit }));
+            return Ok(Some(Verdict::Join {
+                frame: write.frame,
+                unit: write.unit,
+            }));
         }
         let now_ms = self.world.now_ms().max(overlay.last_timestamp_ms);
-        let Some(remembered) = self.store.idempotent(&wanted.key_hash, now_ms)? else { return Ok(None) };
+        let Some(remembered) = self.store.idempotent(&wanted.key_hash, now_ms)? else {
+            return Ok(None);
+        };
         if remembered.fingerprint != wanted.fingerprint {
-            return Ok(Some(Verdict::Refuse { error: AppendError::IdempotencyMismatch, saw: None }));
+            return Ok(Some(Verdict::Refuse {
+                error: AppendError::IdempotencyMismatch,
+                saw: None,
+            }));
         }
-        let entries = self.store.entries(remembered.first, usize::from(remembered.count), usize::MAX)?;
+        let entries =
+            self.store
+                .entries(remembered.first, usize::from(remembered.count), usize::MAX)?;
         let leaf_hashes: Vec<Hash> = entries.iter().map(|entry| leaf_hash(&entry.leaf)).collect();
         if leaf_hashes.len() != usize::from(remembered.count) {
             return Err(std::io::Error::new(
                 std::io::ErrorKind::InvalidData,
-                format!("entry {} of a remembered write cannot be read", remembered.first),
+                format!(
+                    "entry {} of a remembered write cannot be read",
+                    remembered.first
+                ),
             ));
         }
         Ok(Some(Verdict::Replay(UnitAppended {
@@ -492,7 +593,10 @@ impl Task {
     }
 
     /// The newest version of a key: its index, whether it is a tombstone, and the frame in flight that writes it.
-    #[expect(clippy::type_complexity, reason = "three facts about one version, used once")]
+    #[expect(
+        clippy::type_complexity,
+        reason = "three facts about one version, used once"
+    )]
     fn current_version(
         &self,
         key: &Bytes,
@@ -503,7 +607,10 @@ impl Task {
         }
         let applied = self.store.applied().tree_size;
         let version = self.store.latest(key, applied)?;
-        Ok((version.map(|version| (version.index, version.kind == LeafKind::Delete)), None))
+        Ok((
+            version.map(|version| (version.index, version.kind == LeafKind::Delete)),
+            None,
+        ))
     }
 
     /// The oldest frame has a result. `None` means go on.
@@ -530,10 +637,15 @@ impl Task {
 
     /// A frame is applied: its writers hear it, and so do those whose refusal rests on it.
     fn acknowledge(&self, frame: InFlight, first: LeafIndex, leaf_hashes: &[Hash]) {
-        debug_assert_eq!(frame.first, first, "frames are answered in the order they were proposed");
+        debug_assert_eq!(
+            frame.first, first,
+            "frames are answered in the order they were proposed"
+        );
         self.report_refusals(frame.refusals);
         for placed in frame.units {
-            let hashes = leaf_hashes.get(placed.start..placed.start + placed.count).unwrap_or_default();
+            let hashes = leaf_hashes
+                .get(placed.start..placed.start + placed.count)
+                .unwrap_or_default();
             let appended = UnitAppended {
                 first: LeafIndex::new(first.get() + placed.start as u64),
                 timestamp_ms: placed.timestamp_ms,
@@ -567,7 +679,12 @@ impl Task {
     }
 
     /// Settles one frame after service has stopped; what was definitely refused goes to `requeue`.
-    fn take_back(&self, frame: InFlight, result: ProposalResult, requeue: &mut VecDeque<Unit>) -> bool {
+    fn take_back(
+        &self,
+        frame: InFlight,
+        result: ProposalResult,
+        requeue: &mut VecDeque<Unit>,
+    ) -> bool {
         let mut pause = false;
         match result {
             ProposalResult::Applied(AppliedOutcome::Entries { first, leaf_hashes }) => {
@@ -575,7 +692,9 @@ impl Task {
                 return false;
             }
             // A void frame took no leaves and never will: the same writes may be sequenced again.
-            ProposalResult::Applied(_) => requeue.extend(frame.units.into_iter().map(|placed| placed.unit)),
+            ProposalResult::Applied(_) => {
+                requeue.extend(frame.units.into_iter().map(|placed| placed.unit))
+            }
             ProposalResult::Refused { retry_here, .. } => {
                 pause = retry_here;
                 requeue.extend(frame.units.into_iter().map(|placed| placed.unit));
@@ -621,14 +740,18 @@ async fn front_result(frames: &mut VecDeque<InFlight>) -> ProposalResult {
 
 impl Unit {
     fn leaf_count(&self) -> usize {
-        self.operations.iter().filter(|prepared| !matches!(prepared.content, Content::Check)).count()
+        self.operations
+            .iter()
+            .filter(|prepared| !matches!(prepared.content, Content::Check))
+            .count()
     }
 }
 
 impl Overlay {
     fn frame_mut(&mut self, number: u64) -> Option<&mut InFlight> {
         let oldest = self.frames.front()?.number;
-        self.frames.get_mut(usize::try_from(number.checked_sub(oldest)?).ok()?)
+        self.frames
+            .get_mut(usize::try_from(number.checked_sub(oldest)?).ok()?)
     }
 
     /// Notes what an accepted unit will change.
@@ -643,12 +766,27 @@ impl Overlay {
                     continue;
                 }
             };
-            let version = InFlightVersion { index: self.next_index, deleted, frame };
+            let version = InFlightVersion {
+                index: self.next_index,
+                deleted,
+                frame,
+            };
             self.keys.insert(prepared.key.clone(), version);
             self.next_index = self.next_index.next();
         }
-        if let Some(Idempotency { key_hash, fingerprint }) = unit.idempotency {
-            self.idempotency.insert(key_hash, InFlightWrite { fingerprint, frame, unit: position });
+        if let Some(Idempotency {
+            key_hash,
+            fingerprint,
+        }) = unit.idempotency
+        {
+            self.idempotency.insert(
+                key_hash,
+                InFlightWrite {
+                    fingerprint,
+                    frame,
+                    unit: position,
+                },
+            );
         }
     }
 
@@ -656,7 +794,11 @@ impl Overlay {
     fn forget(&mut self, frame: &InFlight) {
         for placed in &frame.units {
             for prepared in &placed.unit.operations {
-                if self.keys.get(&prepared.key).is_some_and(|version| version.frame == frame.number) {
+                if self
+                    .keys
+                    .get(&prepared.key)
+                    .is_some_and(|version| version.frame == frame.number)
+                {
                     self.keys.remove(&prepared.key);
                 }
             }
@@ -716,7 +858,8 @@ impl Draft {
                 }
                 Content::Carried(entry) => {
                     // Byte for byte, its timestamp included: only the order of time is demanded of it.
-                    let carried = Leaf::parse(&entry.leaf).map_err(|error| invalid(error.to_string()))?;
+                    let carried =
+                        Leaf::parse(&entry.leaf).map_err(|error| invalid(error.to_string()))?;
                     if carried.timestamp_ms < last_timestamp_ms {
                         return Err(invalid(format!(
                             "timestamps never decrease: a carried leaf has {} ms after {last_timestamp_ms} ms",
@@ -729,16 +872,25 @@ impl Draft {
                     continue;
                 }
             }
-            leaf.encode_into(&mut self.leaves).map_err(|error| invalid(error.to_string()))?;
+            leaf.encode_into(&mut self.leaves)
+                .map_err(|error| invalid(error.to_string()))?;
             self.ends.push(self.leaves.len());
             last_timestamp_ms = timestamp_ms;
             transaction_position += 1;
         }
         let mut start = 0;
-        let written = unit.operations.iter().filter(|prepared| !matches!(prepared.content, Content::Check));
+        let written = unit
+            .operations
+            .iter()
+            .filter(|prepared| !matches!(prepared.content, Content::Check));
         for (prepared, end) in written.zip(&self.ends) {
             let private = match &prepared.content {
-                Content::Put { salt, metadata, value, .. } => Some((salt, &metadata[..], &value[..])),
+                Content::Put {
+                    salt,
+                    metadata,
+                    value,
+                    ..
+                } => Some((salt, &metadata[..], &value[..])),
                 Content::Delete { salt, metadata, .. } => Some((salt, &metadata[..], &b""[..])),
                 Content::Carried(entry) => entry
                     .private

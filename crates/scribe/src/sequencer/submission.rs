@@ -179,10 +179,22 @@ pub(crate) struct Prepared {
 
 #[derive(Debug)]
 pub(crate) enum Content {
-    Put { salt: [u8; SALT_LENGTH], commitment: Hash, metadata: Bytes, value: Bytes },
-    Delete { salt: [u8; SALT_LENGTH], commitment: Hash, metadata: Bytes },
+    Put {
+        salt: [u8; SALT_LENGTH],
+        commitment: Hash,
+        metadata: Bytes,
+        value: Bytes,
+    },
+    Delete {
+        salt: [u8; SALT_LENGTH],
+        commitment: Hash,
+        metadata: Bytes,
+    },
     Check,
-    System { subtype: u16, body: Bytes },
+    System {
+        subtype: u16,
+        body: Bytes,
+    },
     Carried(CarriedEntry),
 }
 
@@ -196,7 +208,10 @@ pub(crate) struct Idempotency {
 #[derive(Debug)]
 pub(crate) enum Reply {
     One(oneshot::Sender<UnitOutcome>),
-    Slot { collector: Arc<Collector>, slot: usize },
+    Slot {
+        collector: Arc<Collector>,
+        slot: usize,
+    },
 }
 
 impl Reply {
@@ -242,7 +257,10 @@ impl Collector {
     /// The outcomes; what is missing is unknown.
     pub(crate) fn take(&self) -> Vec<UnitOutcome> {
         let outcomes = std::mem::take(&mut *self.outcomes.lock());
-        outcomes.into_iter().map(|outcome| outcome.unwrap_or(Err(AppendError::UnknownOutcome))).collect()
+        outcomes
+            .into_iter()
+            .map(|outcome| outcome.unwrap_or(Err(AppendError::UnknownOutcome)))
+            .collect()
     }
 }
 
@@ -268,7 +286,11 @@ pub fn check_key(key: &[u8]) -> Result<(), AppendError> {
         });
     }
     if key.len() > limits::KEY_LENGTH_MAX {
-        return Err(AppendError::TooLarge { what: "key", found: key.len(), allowed: limits::KEY_LENGTH_MAX });
+        return Err(AppendError::TooLarge {
+            what: "key",
+            found: key.len(),
+            allowed: limits::KEY_LENGTH_MAX,
+        });
     }
     Ok(())
 }
@@ -286,7 +308,11 @@ pub(crate) struct Preparer {
 impl Preparer {
     pub(crate) fn new(world: World, value_length_max: usize) -> Self {
         let empty_metadata = Metadata::default().encode().unwrap_or_default().into();
-        Self { world, value_length_max, empty_metadata }
+        Self {
+            world,
+            value_length_max,
+            empty_metadata,
+        }
     }
 
     fn content(&self, kind: WriteKind) -> Result<Content, AppendError> {
@@ -302,14 +328,26 @@ impl Preparer {
                 }
                 let metadata: Bytes = metadata
                     .encode()
-                    .map_err(|error| AppendError::Invalid { rule: error.to_string(), hint: None })?
+                    .map_err(|error| AppendError::Invalid {
+                        rule: error.to_string(),
+                        hint: None,
+                    })?
                     .into();
                 let commitment = commitment(&salt, &metadata, &value);
-                Ok(Content::Put { salt, commitment, metadata, value })
+                Ok(Content::Put {
+                    salt,
+                    commitment,
+                    metadata,
+                    value,
+                })
             }
             WriteKind::Delete => {
                 let metadata = self.empty_metadata.clone();
-                Ok(Content::Delete { salt, commitment: commitment(&salt, &metadata, b""), metadata })
+                Ok(Content::Delete {
+                    salt,
+                    commitment: commitment(&salt, &metadata, b""),
+                    metadata,
+                })
             }
         }
     }
@@ -318,12 +356,17 @@ impl Preparer {
         let prepared = check_key(&write.key).and_then(|()| {
             // Only a write with an idempotency key pays for a second hash of its value.
             let fingerprint = || Fingerprint::of(&write.kind, &write.key, write.condition).finish();
-            let idempotency = idempotency(write.idempotency_key.as_deref(), &write.author, fingerprint)?;
+            let idempotency =
+                idempotency(write.idempotency_key.as_deref(), &write.author, fingerprint)?;
             Ok((self.content(write.kind)?, idempotency))
         });
         match prepared {
             Ok((content, idempotency)) => {
-                let prepared = Prepared { key: write.key, condition: write.condition, content };
+                let prepared = Prepared {
+                    key: write.key,
+                    condition: write.condition,
+                    content,
+                };
                 Ok(unit(vec![prepared], write.author, idempotency, reply))
             }
             Err(error) => Err((error, reply)),
@@ -336,7 +379,9 @@ impl Preparer {
         reply: Reply,
     ) -> Result<Unit, (AppendError, Reply)> {
         match self.transaction_operations(&transaction) {
-            Ok((operations, idempotency)) => Ok(unit(operations, transaction.author, idempotency, reply)),
+            Ok((operations, idempotency)) => {
+                Ok(unit(operations, transaction.author, idempotency, reply))
+            }
             Err(error) => Err((error, reply)),
         }
     }
@@ -345,11 +390,17 @@ impl Preparer {
         &self,
         transaction: &Transaction,
     ) -> Result<(Vec<Prepared>, Option<Idempotency>), AppendError> {
-        let invalid = |rule: String, hint: Option<&str>| AppendError::Invalid { rule, hint: hint.map(str::to_owned) };
+        let invalid = |rule: String, hint: Option<&str>| AppendError::Invalid {
+            rule,
+            hint: hint.map(str::to_owned),
+        };
         let count = transaction.operations.len();
         if count == 0 || count > limits::TRANSACTION_OPERATIONS_MAX {
             return Err(invalid(
-                format!("a transaction has 1 to {} operations, found {count}", limits::TRANSACTION_OPERATIONS_MAX),
+                format!(
+                    "a transaction has 1 to {} operations, found {count}",
+                    limits::TRANSACTION_OPERATIONS_MAX
+                ),
                 None,
             ));
         }
@@ -360,7 +411,11 @@ impl Preparer {
         let mut writes = 0;
         for operation in &transaction.operations {
             let (key, condition, content) = match operation {
-                Operation::Write { key, kind, condition } => {
+                Operation::Write {
+                    key,
+                    kind,
+                    condition,
+                } => {
                     check_key(key)?;
                     digest.operation(kind, key, *condition);
                     writes += 1;
@@ -369,7 +424,10 @@ impl Preparer {
                 Operation::Check { key, condition } => {
                     check_key(key)?;
                     if *condition == Condition::None {
-                        return Err(invalid("a check needs a condition, found none".to_owned(), None));
+                        return Err(invalid(
+                            "a check needs a condition, found none".to_owned(),
+                            None,
+                        ));
                     }
                     digest.check(key, *condition);
                     (key, *condition, Content::Check)
@@ -377,11 +435,18 @@ impl Preparer {
             };
             if !keys.insert(key.clone()) {
                 return Err(invalid(
-                    format!("each key may appear once in a transaction, `{}` appears twice", key.escape_ascii()),
+                    format!(
+                        "each key may appear once in a transaction, `{}` appears twice",
+                        key.escape_ascii()
+                    ),
                     Some("combine the operations on one key into one"),
                 ));
             }
-            let prepared = Prepared { key: key.clone(), condition, content };
+            let prepared = Prepared {
+                key: key.clone(),
+                condition,
+                content,
+            };
             byte_length += prepared.byte_length();
             operations.push(prepared);
         }
@@ -398,14 +463,20 @@ impl Preparer {
                 Some("to read several keys at one point, use POST /v1/keys:get"),
             ));
         }
-        let idempotency =
-            idempotency(transaction.idempotency_key.as_deref(), &transaction.author, || digest.finish())?;
+        let idempotency = idempotency(
+            transaction.idempotency_key.as_deref(),
+            &transaction.author,
+            || digest.finish(),
+        )?;
         Ok((operations, idempotency))
     }
 
     pub(crate) fn system(&self, subtype: u16, body: Bytes, reply: Reply) -> Unit {
-        let prepared =
-            Prepared { key: Bytes::new(), condition: Condition::None, content: Content::System { subtype, body } };
+        let prepared = Prepared {
+            key: Bytes::new(),
+            condition: Condition::None,
+            content: Content::System { subtype, body },
+        };
         unit(vec![prepared], Bytes::new(), None, reply)
     }
 
@@ -425,10 +496,16 @@ impl Preparer {
 impl Prepared {
     fn byte_length(&self) -> usize {
         let content = match &self.content {
-            Content::Put { metadata, value, .. } => metadata.len() + value.len(),
+            Content::Put {
+                metadata, value, ..
+            } => metadata.len() + value.len(),
             Content::System { body, .. } => body.len(),
             Content::Carried(entry) => {
-                entry.leaf.len() + entry.private.as_ref().map_or(0, |p| p.metadata.len() + p.value.len())
+                entry.leaf.len()
+                    + entry
+                        .private
+                        .as_ref()
+                        .map_or(0, |p| p.metadata.len() + p.value.len())
             }
             Content::Delete { .. } | Content::Check => 0,
         };
@@ -436,9 +513,21 @@ impl Prepared {
     }
 }
 
-fn unit(operations: Vec<Prepared>, author: Bytes, idempotency: Option<Idempotency>, reply: Reply) -> Unit {
+fn unit(
+    operations: Vec<Prepared>,
+    author: Bytes,
+    idempotency: Option<Idempotency>,
+    reply: Reply,
+) -> Unit {
     let byte_length = operations.iter().map(Prepared::byte_length).sum();
-    Unit { operations, author, idempotency, replies: vec![reply], byte_length, permit: None }
+    Unit {
+        operations,
+        author,
+        idempotency,
+        replies: vec![reply],
+        byte_length,
+        permit: None,
+    }
 }
 
 fn idempotency(
@@ -461,7 +550,10 @@ fn idempotency(
     scoped.push(author.len() as u8);
     scoped.extend_from_slice(author);
     scoped.extend_from_slice(key.as_bytes());
-    Ok(Some(Idempotency { key_hash: half(sha256(&scoped)), fingerprint: fingerprint() }))
+    Ok(Some(Idempotency {
+        key_hash: half(sha256(&scoped)),
+        fingerprint: fingerprint(),
+    }))
 }
 
 /// Collects what makes two requests the same request.
@@ -499,7 +591,8 @@ impl Fingerprint {
     }
 
     fn target(&mut self, key: &[u8], condition: Condition) {
-        self.parts.extend_from_slice(&(key.len() as u32).to_be_bytes());
+        self.parts
+            .extend_from_slice(&(key.len() as u32).to_be_bytes());
         self.parts.extend_from_slice(key);
         match condition {
             Condition::None => self.parts.push(0),

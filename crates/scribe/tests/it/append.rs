@@ -27,8 +27,15 @@ async fn a_new_ledger_begins_with_its_keys_and_takes_writes() {
     let gone = ledger.node.append(delete("a")).await.unwrap();
     assert_eq!(ledger.value("a"), None);
     let history = ledger.node.history(b"a", gone.tree_size, 10).unwrap();
-    let kinds: Vec<_> = history.iter().map(|entry| entry.parsed().unwrap().kind).collect();
-    assert_eq!(kinds, [LeafKind::Delete, LeafKind::Put, LeafKind::Put], "a tombstone keeps the history");
+    let kinds: Vec<_> = history
+        .iter()
+        .map(|entry| entry.parsed().unwrap().kind)
+        .collect();
+    assert_eq!(
+        kinds,
+        [LeafKind::Delete, LeafKind::Put, LeafKind::Put],
+        "a tombstone keeps the history"
+    );
     ledger.check_log(SYSTEM_ENTRIES + 3).await;
 }
 
@@ -37,8 +44,14 @@ async fn everything_acknowledged_is_there_after_restarts_across_segments() {
     let mut ledger = TestLedger::start().await;
     let mut size = SYSTEM_ENTRIES;
     for round in 0..4 {
-        let writes: Vec<Write> =
-            (0..500).map(|n| put(&format!("key {}", n % 97), &format!("round {round} value {n}"))).collect();
+        let writes: Vec<Write> = (0..500)
+            .map(|n| {
+                put(
+                    &format!("key {}", n % 97),
+                    &format!("round {round} value {n}"),
+                )
+            })
+            .collect();
         for outcome in ledger.node.append_many(writes).await {
             assert_eq!(outcome.unwrap().index.get(), size);
             size += 1;
@@ -46,9 +59,15 @@ async fn everything_acknowledged_is_there_after_restarts_across_segments() {
         ledger.check_log(size).await;
         ledger.restart().await;
         ledger.check_log(size).await;
-        assert_eq!(ledger.value("key 5").unwrap(), format!("round {round} value {}", 5 + 97 * 5));
+        assert_eq!(
+            ledger.value("key 5").unwrap(),
+            format!("round {round} value {}", 5 + 97 * 5)
+        );
     }
-    assert!(ledger.node.sealed_segments() > 2, "the test must have sealed segments");
+    assert!(
+        ledger.node.sealed_segments() > 2,
+        "the test must have sealed segments"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -60,8 +79,14 @@ async fn many_writers_get_distinct_indexes_in_one_contiguous_ledger() {
         tasks.push(tokio::spawn(async move {
             let mut indexes = Vec::new();
             for n in 0..40 {
-                let appended = node.append(put(&format!("w{writer}"), &format!("{n}"))).await.unwrap();
-                assert!(indexes.last().is_none_or(|last| *last < appended.index), "a writer's own order holds");
+                let appended = node
+                    .append(put(&format!("w{writer}"), &format!("{n}")))
+                    .await
+                    .unwrap();
+                assert!(
+                    indexes.last().is_none_or(|last| *last < appended.index),
+                    "a writer's own order holds"
+                );
                 indexes.push(appended.index);
             }
             indexes
@@ -80,26 +105,52 @@ async fn many_writers_get_distinct_indexes_in_one_contiguous_ledger() {
 async fn conditions_hold_against_the_current_version_and_are_asserted_in_the_leaf() {
     let ledger = TestLedger::start().await;
     let node = &ledger.node;
-    let absent = |key: &str| Write { condition: Condition::Absent, ..put(key, "v") };
-    let version = |key: &str, index| Write { condition: Condition::Version(index), ..put(key, "v") };
+    let absent = |key: &str| Write {
+        condition: Condition::Absent,
+        ..put(key, "v")
+    };
+    let version = |key: &str, index| Write {
+        condition: Condition::Version(index),
+        ..put(key, "v")
+    };
 
     let first = node.append(absent("k")).await.unwrap();
     let leaf = node.entry(first.index).unwrap().unwrap();
     assert_eq!(leaf.parsed().unwrap().prev, Prev::None);
-    assert_eq!(condition_failed(node.append(absent("k")).await.unwrap_err()), Some(first.index.get()));
+    assert_eq!(
+        condition_failed(node.append(absent("k")).await.unwrap_err()),
+        Some(first.index.get())
+    );
 
     let second = node.append(version("k", first.index)).await.unwrap();
     let leaf = node.entry(second.index).unwrap().unwrap();
     assert_eq!(leaf.parsed().unwrap().prev, Prev::Version(first.index));
-    assert_eq!(condition_failed(node.append(version("k", first.index)).await.unwrap_err()), Some(second.index.get()));
+    assert_eq!(
+        condition_failed(node.append(version("k", first.index)).await.unwrap_err()),
+        Some(second.index.get())
+    );
 
     let tombstone = node.append(delete("k")).await.unwrap();
     let error = node.append(version("k", second.index)).await.unwrap_err();
-    assert!(matches!(error, AppendError::ConditionFailed { deleted: true, .. }));
+    assert!(matches!(
+        error,
+        AppendError::ConditionFailed { deleted: true, .. }
+    ));
     let third = node.append(absent("k")).await.unwrap();
     let leaf = node.entry(third.index).unwrap().unwrap();
-    assert_eq!(leaf.parsed().unwrap().prev, Prev::Version(tombstone.index), "absent after a tombstone names it");
-    assert_eq!(condition_failed(node.append(version("never", LeafIndex::new(1))).await.unwrap_err()), None);
+    assert_eq!(
+        leaf.parsed().unwrap().prev,
+        Prev::Version(tombstone.index),
+        "absent after a tombstone names it"
+    );
+    assert_eq!(
+        condition_failed(
+            node.append(version("never", LeafIndex::new(1)))
+                .await
+                .unwrap_err()
+        ),
+        None
+    );
     ledger.check_log(SYSTEM_ENTRIES + 4).await;
 }
 
@@ -111,8 +162,10 @@ async fn of_many_concurrent_creators_exactly_one_wins() {
         for writer in 0..16 {
             let node = ledger.node.clone();
             tasks.push(tokio::spawn(async move {
-                let write =
-                    Write { condition: Condition::Absent, ..put(&format!("round {round}"), &format!("{writer}")) };
+                let write = Write {
+                    condition: Condition::Absent,
+                    ..put(&format!("round {round}"), &format!("{writer}"))
+                };
                 node.append(write).await
             }));
         }
@@ -125,7 +178,10 @@ async fn of_many_concurrent_creators_exactly_one_wins() {
             }
         }
         assert_eq!(won.len(), 1, "round {round}");
-        assert!(refused.iter().all(|seen| *seen == Some(won[0].get())), "a refusal names the version it saw");
+        assert!(
+            refused.iter().all(|seen| *seen == Some(won[0].get())),
+            "a refusal names the version it saw"
+        );
     }
     ledger.check_log(SYSTEM_ENTRIES + 20).await;
 }
@@ -142,7 +198,10 @@ async fn a_counter_by_compare_and_set_loses_no_increment() {
                 loop {
                     let size = node.barrier().await.unwrap();
                     let entry = node.latest(b"counter", size).unwrap().unwrap();
-                    let value: u64 = std::str::from_utf8(&entry.value()).unwrap().parse().unwrap();
+                    let value: u64 = std::str::from_utf8(&entry.value())
+                        .unwrap()
+                        .parse()
+                        .unwrap();
                     let write = Write {
                         condition: Condition::Version(entry.index),
                         ..put("counter", &(value + 1).to_string())
@@ -169,11 +228,21 @@ async fn a_transaction_takes_effect_whole_or_not_at_all() {
     let base = ledger.put("a", "1").await;
     let write = |key: &str, value: &str, condition| Operation::Write {
         key: Bytes::copy_from_slice(key.as_bytes()),
-        kind: WriteKind::Put { metadata: Metadata::default(), value: Bytes::copy_from_slice(value.as_bytes()) },
+        kind: WriteKind::Put {
+            metadata: Metadata::default(),
+            value: Bytes::copy_from_slice(value.as_bytes()),
+        },
         condition,
     };
-    let check = |key: &str, condition| Operation::Check { key: Bytes::copy_from_slice(key.as_bytes()), condition };
-    let transaction = |operations| Transaction { operations, idempotency_key: None, author: Bytes::new() };
+    let check = |key: &str, condition| Operation::Check {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        condition,
+    };
+    let transaction = |operations| Transaction {
+        operations,
+        idempotency_key: None,
+        author: Bytes::new(),
+    };
 
     let done = ledger
         .node
@@ -185,12 +254,19 @@ async fn a_transaction_takes_effect_whole_or_not_at_all() {
         .await
         .unwrap();
     assert_eq!(done.entries.len(), 2);
-    assert_eq!(done.entries[1].index.get(), done.entries[0].index.get() + 1, "its leaves are contiguous");
+    assert_eq!(
+        done.entries[1].index.get(),
+        done.entries[0].index.get() + 1,
+        "its leaves are contiguous"
+    );
     assert_eq!(done.tree_size.get(), done.entries[1].index.get() + 1);
     for (position, appended) in done.entries.iter().enumerate() {
         let entry = ledger.node.entry(appended.index).unwrap().unwrap();
         let leaf = entry.parsed().unwrap();
-        assert_eq!((leaf.transaction_position, leaf.transaction_length), (position as u16, 2));
+        assert_eq!(
+            (leaf.transaction_position, leaf.transaction_length),
+            (position as u16, 2)
+        );
     }
 
     let error = ledger
@@ -201,17 +277,43 @@ async fn a_transaction_takes_effect_whole_or_not_at_all() {
         ]))
         .await
         .unwrap_err();
-    assert!(matches!(error, AppendError::ConditionFailed { operation: 1, .. }), "{error:?}");
-    assert_eq!(ledger.value("d"), None, "nothing of a refused transaction is there");
+    assert!(
+        matches!(error, AppendError::ConditionFailed { operation: 1, .. }),
+        "{error:?}"
+    );
+    assert_eq!(
+        ledger.value("d"),
+        None,
+        "nothing of a refused transaction is there"
+    );
 
     for (operations, rule) in [
         (vec![], "1 to 1024"),
-        (vec![write("x", "", Condition::None), write("x", "", Condition::None)], "appears twice"),
-        (vec![check("a", Condition::Absent)], "at least one put or delete"),
-        (vec![write("", "", Condition::None)], "a key has 1 to 1024 bytes"),
+        (
+            vec![
+                write("x", "", Condition::None),
+                write("x", "", Condition::None),
+            ],
+            "appears twice",
+        ),
+        (
+            vec![check("a", Condition::Absent)],
+            "at least one put or delete",
+        ),
+        (
+            vec![write("", "", Condition::None)],
+            "a key has 1 to 1024 bytes",
+        ),
     ] {
-        let error = ledger.node.append_transaction(transaction(operations)).await.unwrap_err();
-        assert!(error.to_string().contains(rule), "{error} should name the rule `{rule}`");
+        let error = ledger
+            .node
+            .append_transaction(transaction(operations))
+            .await
+            .unwrap_err();
+        assert!(
+            error.to_string().contains(rule),
+            "{error} should name the rule `{rule}`"
+        );
     }
     ledger.check_log(SYSTEM_ENTRIES + 3).await;
 }
@@ -219,38 +321,62 @@ async fn a_transaction_takes_effect_whole_or_not_at_all() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_same_idempotency_key_settles_to_one_outcome() {
     let mut ledger = TestLedger::start().await;
-    let keyed = |value: &str| Write { idempotency_key: Some("request 1".to_owned()), ..put("k", value) };
+    let keyed = |value: &str| Write {
+        idempotency_key: Some("request 1".to_owned()),
+        ..put("k", value)
+    };
 
     // In flight together: one is written, the others join it.
     let mut tasks = Vec::new();
     for _ in 0..16 {
         let node = ledger.node.clone();
         let write = keyed("v");
-        tasks.push(tokio::spawn(async move { node.append(write).await.unwrap() }));
+        tasks.push(tokio::spawn(
+            async move { node.append(write).await.unwrap() },
+        ));
     }
     let mut outcomes = Vec::new();
     for task in tasks {
         outcomes.push(task.await.unwrap());
     }
-    assert_eq!(outcomes.iter().filter(|outcome| !outcome.replayed).count(), 1);
+    assert_eq!(
+        outcomes.iter().filter(|outcome| !outcome.replayed).count(),
+        1
+    );
     let first = outcomes[0].clone();
-    assert!(outcomes.iter().all(|outcome| outcome.index == first.index && outcome.leaf_hash == first.leaf_hash));
+    assert!(
+        outcomes
+            .iter()
+            .all(|outcome| outcome.index == first.index && outcome.leaf_hash == first.leaf_hash)
+    );
 
-    assert_eq!(ledger.node.append(keyed("other")).await.unwrap_err(), AppendError::IdempotencyMismatch);
+    assert_eq!(
+        ledger.node.append(keyed("other")).await.unwrap_err(),
+        AppendError::IdempotencyMismatch
+    );
     // Another author's key is another key.
-    let other = Write { author: Bytes::from_static(b"someone"), ..keyed("other") };
+    let other = Write {
+        author: Bytes::from_static(b"someone"),
+        ..keyed("other")
+    };
     let other = ledger.node.append(other).await.unwrap();
     assert!(!other.replayed);
     // Checked before preconditions: the replay answers even though the condition would fail now.
-    let conditional =
-        Write { condition: Condition::Absent, idempotency_key: Some("request 2".to_owned()), ..put("new", "v") };
+    let conditional = Write {
+        condition: Condition::Absent,
+        idempotency_key: Some("request 2".to_owned()),
+        ..put("new", "v")
+    };
     let created = ledger.node.append(conditional.clone()).await.unwrap();
     let replayed = ledger.node.append(conditional.clone()).await.unwrap();
     assert_eq!((replayed.index, replayed.replayed), (created.index, true));
 
     // Remembered across restarts, in open and in sealed segments.
     ledger.restart().await;
-    assert_eq!(ledger.node.append(keyed("v")).await.unwrap().index, first.index);
+    assert_eq!(
+        ledger.node.append(keyed("v")).await.unwrap().index,
+        first.index
+    );
     let filler: Vec<Write> = (0..900).map(|n| put(&format!("filler {n}"), "x")).collect();
     for outcome in ledger.node.append_many(filler).await {
         outcome.unwrap();
@@ -258,8 +384,14 @@ async fn the_same_idempotency_key_settles_to_one_outcome() {
     ledger.restart().await;
     assert!(ledger.node.sealed_segments() > 0);
     let replayed = ledger.node.append(keyed("v")).await.unwrap();
-    assert_eq!((replayed.index, replayed.replayed, replayed.leaf_hash), (first.index, true, first.leaf_hash));
-    assert_eq!(ledger.node.append(keyed("other")).await.unwrap_err(), AppendError::IdempotencyMismatch);
+    assert_eq!(
+        (replayed.index, replayed.replayed, replayed.leaf_hash),
+        (first.index, true, first.leaf_hash)
+    );
+    assert_eq!(
+        ledger.node.append(keyed("other")).await.unwrap_err(),
+        AppendError::IdempotencyMismatch
+    );
     ledger.check_log(SYSTEM_ENTRIES + 3 + 900).await;
 }
 
@@ -270,14 +402,35 @@ async fn what_breaks_a_limit_is_refused_and_costs_nothing() {
     for (write, text) in [
         (put("", "v"), "a key has 1 to 1024 bytes, found 0"),
         (put(&long_key, "v"), "key is 1025 bytes, allowed 1024"),
-        (put("k", &"v".repeat(8 * 1_024 * 1_024 + 1)), "value is 8388609 bytes, allowed 8388608"),
-        (Write { idempotency_key: Some(String::new()), ..put("k", "v") }, "an idempotency key has 1 to 255 bytes"),
+        (
+            put("k", &"v".repeat(8 * 1_024 * 1_024 + 1)),
+            "value is 8388609 bytes, allowed 8388608",
+        ),
+        (
+            Write {
+                idempotency_key: Some(String::new()),
+                ..put("k", "v")
+            },
+            "an idempotency key has 1 to 255 bytes",
+        ),
     ] {
         let error = ledger.node.append(write).await.unwrap_err();
         assert!(error.to_string().starts_with(text), "{error}");
     }
-    let largest = ledger.node.append(put("big", &"v".repeat(8 * 1_024 * 1_024))).await.unwrap();
-    assert_eq!(ledger.node.entry(largest.index).unwrap().unwrap().value_length(), 8 * 1_024 * 1_024);
+    let largest = ledger
+        .node
+        .append(put("big", &"v".repeat(8 * 1_024 * 1_024)))
+        .await
+        .unwrap();
+    assert_eq!(
+        ledger
+            .node
+            .entry(largest.index)
+            .unwrap()
+            .unwrap()
+            .value_length(),
+        8 * 1_024 * 1_024
+    );
     ledger.check_log(SYSTEM_ENTRIES + 1).await;
 }
 
@@ -296,7 +449,8 @@ async fn checkpoints_grow_consistently_and_survive_a_restart() {
         let (old, new) = (&pair[0], &pair[1]);
         assert!(old.size <= new.size);
         let proof = ledger.node.consistency(old.size, new.size).unwrap();
-        scribe_proof::consistency::verify(old.size, &old.root, new.size, &new.root, &proof).unwrap();
+        scribe_proof::consistency::verify(old.size, &old.root, new.size, &new.root, &proof)
+            .unwrap();
     }
 }
 
@@ -305,7 +459,10 @@ async fn two_nodes_cannot_share_a_data_directory() {
     let ledger = TestLedger::start().await;
     let error = Node::start(ledger.options.clone()).await.unwrap_err();
     assert!(error.hint().is_some(), "{error}");
-    assert!(error.to_string().contains("lock") || error.to_string().contains("another process"), "{error}");
+    assert!(
+        error.to_string().contains("lock") || error.to_string().contains("another process"),
+        "{error}"
+    );
     ledger.put("still", "works").await;
 }
 

@@ -26,7 +26,10 @@ fn sim_options(directory: &std::path::Path) -> NodeOptions {
 async fn start(options: &NodeOptions, disk: &SimDisk) -> Option<Node> {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
     let started = Node::start_on(options.clone(), disk, IndexKind::Memory);
-    tokio::time::timeout(Duration::from_secs(20), started).await.ok()?.ok()
+    tokio::time::timeout(Duration::from_secs(20), started)
+        .await
+        .ok()?
+        .ok()
 }
 
 /// Writes until the disk is cut off, and returns what was acknowledged.
@@ -34,7 +37,10 @@ async fn write_until_cut(node: &Node, disk: &SimDisk, round: u64) -> Vec<(String
     let mut acknowledged = Vec::new();
     for n in 0..40 {
         let keys: Vec<String> = (0..4).map(|k| format!("{round}/{n}/{k}")).collect();
-        let writes = keys.iter().map(|key| put(key, &format!("value of {key}"))).collect();
+        let writes = keys
+            .iter()
+            .map(|key| put(key, &format!("value of {key}")))
+            .collect();
         let outcomes = tokio::select! {
             outcomes = node.append_many(writes) => outcomes,
             _ = node.fatal() => break,
@@ -59,9 +65,18 @@ async fn check_acknowledged(node: &Node, acknowledged: &[(String, Appended)]) {
         let entry = node
             .version(key.as_bytes(), appended.index)
             .unwrap()
-            .unwrap_or_else(|| panic!("acknowledged write {key} at index {} is gone (size {size})", appended.index));
+            .unwrap_or_else(|| {
+                panic!(
+                    "acknowledged write {key} at index {} is gone (size {size})",
+                    appended.index
+                )
+            });
         assert_eq!(entry.value(), format!("value of {key}"));
-        assert_eq!(entry.leaf_hash(), appended.leaf_hash, "acknowledged write {key} is unchanged");
+        assert_eq!(
+            entry.leaf_hash(),
+            appended.leaf_hash,
+            "acknowledged write {key} is unchanged"
+        );
     }
 }
 
@@ -84,7 +99,11 @@ async fn live_and_die(cut: u64, seed: u64) -> bool {
     check_acknowledged(&node, &acknowledged).await;
     check_log(&node, node.applied_size().get()).await;
     let after = node.append(put("after", "the cut")).await.unwrap();
-    assert!(acknowledged.iter().all(|(_, appended)| appended.index < after.index));
+    assert!(
+        acknowledged
+            .iter()
+            .all(|(_, appended)| appended.index < after.index)
+    );
     node.publish(after.tree_size).await.unwrap();
     node.shutdown().await;
     was_cut
@@ -104,7 +123,10 @@ async fn a_power_cut_at_any_disk_operation_loses_no_acknowledged_write() {
         cut += if cut < 60 { 1 } else { 3 };
     }
     println!("{cuts} power cuts survived");
-    assert!(cuts > 60, "only {cuts} cuts: the run must be long enough to seal segments");
+    assert!(
+        cuts > 60,
+        "only {cuts} cuts: the run must be long enough to seal segments"
+    );
 }
 
 /// The control: a store that does not sync must be caught by the same test.
@@ -117,8 +139,13 @@ async fn a_disk_that_ignores_syncs_is_caught() {
         let disk = SimDisk::new();
         disk.ignore_syncs(true);
         let fresh = tempfile::tempdir().unwrap();
-        let options = NodeOptions { key_dir: fresh.path().join("keys"), ..options.clone() };
-        let Some(node) = start(&options, &disk).await else { continue };
+        let options = NodeOptions {
+            key_dir: fresh.path().join("keys"),
+            ..options.clone()
+        };
+        let Some(node) = start(&options, &disk).await else {
+            continue;
+        };
         let acknowledged = write_until_cut(&node, &disk, seed).await;
         assert!(!acknowledged.is_empty());
         let survivor = disk.crash(seed);
@@ -131,7 +158,12 @@ async fn a_disk_that_ignores_syncs_is_caught() {
             }
             None => TreeSize::EMPTY,
         };
-        lost |= acknowledged.iter().any(|(_, appended)| !found.contains(appended.index));
+        lost |= acknowledged
+            .iter()
+            .any(|(_, appended)| !found.contains(appended.index));
     }
-    assert!(lost, "without syncs, power cuts must lose acknowledged writes, or this test proves nothing");
+    assert!(
+        lost,
+        "without syncs, power cuts must lose acknowledged writes, or this test proves nothing"
+    );
 }

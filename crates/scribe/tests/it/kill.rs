@@ -41,7 +41,9 @@ impl Server {
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut said = String::new();
         let url = loop {
-            let Some(Ok(line)) = lines.next() else { panic!("the server ended before it was ready:\n{said}") };
+            let Some(Ok(line)) = lines.next() else {
+                panic!("the server ended before it was ready:\n{said}")
+            };
             if let Some(url) = line.trim().strip_prefix("URL") {
                 break url.trim().to_owned();
             }
@@ -50,7 +52,11 @@ impl Server {
         };
         // Keeps reading, so that the server never waits for a full pipe.
         std::thread::spawn(move || lines.for_each(drop));
-        Self { child, url, started_in: started.elapsed() }
+        Self {
+            child,
+            url,
+            started_in: started.elapsed(),
+        }
     }
 
     pub fn kill(&mut self) {
@@ -71,7 +77,10 @@ type Acknowledged = Arc<Mutex<BTreeMap<u64, String>>>;
 
 fn client(url: &str) -> Client {
     // A dead server is noticed soon; what was not answered by then counts as unknown.
-    let retry = RetryPolicy { deadline: Duration::from_millis(500), ..RetryPolicy::default() };
+    let retry = RetryPolicy {
+        deadline: Duration::from_millis(500),
+        ..RetryPolicy::default()
+    };
     Client::builder(url).retry(retry).build().unwrap()
 }
 
@@ -83,7 +92,9 @@ async fn write_until_killed(url: String, round: usize, writer: usize, acknowledg
         let value = format!("round {round} write {n} {}", "x".repeat(n % 300));
         match client.put(&key, value).send().await {
             Ok(appended) => {
-                let before = acknowledged.lock().insert(appended.index, appended.leaf_hash.to_string());
+                let before = acknowledged
+                    .lock()
+                    .insert(appended.index, appended.leaf_hash.to_string());
                 assert_eq!(before, None, "index {} was given twice", appended.index);
             }
             Err(_) => return,
@@ -105,13 +116,21 @@ async fn verify(url: &str, from: u64, acknowledged: &Acknowledged) -> u64 {
         for entry in page.entries {
             assert_eq!(entry.index, next, "leaf indexes are contiguous");
             if let Some(leaf_hash) = expected.get(&next) {
-                assert_eq!(&entry.leaf_hash.to_string(), leaf_hash, "acknowledged write {next} was changed");
+                assert_eq!(
+                    &entry.leaf_hash.to_string(),
+                    leaf_hash,
+                    "acknowledged write {next} was changed"
+                );
                 found += 1;
             }
             next += 1;
         }
     }
-    assert_eq!(found, expected.range(from..).count(), "acknowledged writes are missing; the ledger ends at {next}");
+    assert_eq!(
+        found,
+        expected.range(from..).count(),
+        "acknowledged writes are missing; the ledger ends at {next}"
+    );
     next
 }
 
@@ -128,7 +147,12 @@ async fn no_acknowledged_write_is_lost_to_kill_9() {
         let writers: Vec<_> = (0..WRITERS)
             .map(|writer| {
                 let acknowledged = Arc::clone(&acknowledged);
-                tokio::spawn(write_until_killed(server.url.clone(), round, writer, acknowledged))
+                tokio::spawn(write_until_killed(
+                    server.url.clone(),
+                    round,
+                    writer,
+                    acknowledged,
+                ))
             })
             .collect();
         // The random moment is the test: from before the first acknowledgement to well into sealing and publishing.
@@ -143,7 +167,11 @@ async fn no_acknowledged_write_is_lost_to_kill_9() {
             .arg(directory.path().join("data"))
             .output()
             .unwrap();
-        assert!(check.status.success(), "round {round}: {}", String::from_utf8_lossy(&check.stderr));
+        assert!(
+            check.status.success(),
+            "round {round}: {}",
+            String::from_utf8_lossy(&check.stderr)
+        );
         server = Server::start(directory.path());
         starts.push(server.started_in);
         let size = verify(&server.url, verified, &acknowledged).await;
@@ -162,5 +190,8 @@ async fn no_acknowledged_write_is_lost_to_kill_9() {
         starts[starts.len() / 2],
         starts[starts.len() - 1]
     );
-    assert!(!acknowledged.lock().is_empty(), "the load must have been acknowledged something");
+    assert!(
+        !acknowledged.lock().is_empty(),
+        "the load must have been acknowledged something"
+    );
 }

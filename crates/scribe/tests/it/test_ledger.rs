@@ -3,9 +3,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use scribe::node::{
-    AppendError, Appended, Condition, Node, NodeOptions, Write, WriteKind,
-};
+use scribe::node::{AppendError, Appended, Condition, Node, NodeOptions, Write, WriteKind};
 use scribe_proof::index::TreeSize;
 use scribe_proof::leaf::Metadata;
 use scribe_proof::policy::Policy;
@@ -38,7 +36,11 @@ impl TestLedger {
         let directory = tempfile::tempdir().unwrap();
         let options = options(directory.path());
         let node = Node::start(options.clone()).await.unwrap();
-        Self { node, options, directory }
+        Self {
+            node,
+            options,
+            directory,
+        }
     }
 
     /// Stops the node and starts it again on the same directories.
@@ -69,30 +71,50 @@ pub async fn check_log(node: &Node, size: u64) {
     let mut last_timestamp_ms = 0;
     let mut from = 0;
     while from < size {
-        let entries = node.entries(scribe_proof::index::LeafIndex::new(from), 1_000, usize::MAX).unwrap();
+        let entries = node
+            .entries(scribe_proof::index::LeafIndex::new(from), 1_000, usize::MAX)
+            .unwrap();
         assert!(!entries.is_empty(), "entries from {from} on are missing");
         for entry in entries {
             assert_eq!(entry.index.get(), from, "leaf indexes are contiguous");
             let leaf = entry.parsed().unwrap();
-            assert!(leaf.timestamp_ms >= last_timestamp_ms, "timestamps never decrease");
+            assert!(
+                leaf.timestamp_ms >= last_timestamp_ms,
+                "timestamps never decrease"
+            );
             last_timestamp_ms = leaf.timestamp_ms;
             if let Some(private) = &entry.private {
-                let found = scribe_proof::leaf::commitment(&private.salt, &private.metadata, &private.value);
+                let found = scribe_proof::leaf::commitment(
+                    &private.salt,
+                    &private.metadata,
+                    &private.value,
+                );
                 assert_eq!(found, leaf.commitment, "entry {from} opens its commitment");
             }
             tree.append(entry.leaf_hash());
             from += 1;
         }
     }
-    assert_eq!(node.root_at(TreeSize::new(size)).unwrap(), tree.root(), "root hash");
+    assert_eq!(
+        node.root_at(TreeSize::new(size)).unwrap(),
+        tree.root(),
+        "root hash"
+    );
     let report = node.check(|_, _| {}).unwrap();
-    assert_eq!(report.tree_size, TreeSize::new(size), "what the check on disk found");
+    assert_eq!(
+        report.tree_size,
+        TreeSize::new(size),
+        "what the check on disk found"
+    );
     if size > 0 {
         let published = node.publish(TreeSize::new(size)).await.unwrap();
         assert_eq!(published.root, node.root_at(published.size).unwrap());
         let policy = Policy::parse(&node.ledger().policy).unwrap();
         for index in [0, size / 2, size - 1] {
-            let entry = node.entry(scribe_proof::index::LeafIndex::new(index)).unwrap().unwrap();
+            let entry = node
+                .entry(scribe_proof::index::LeafIndex::new(index))
+                .unwrap()
+                .unwrap();
             let receipt = node.receipt(&entry, &published).unwrap();
             receipt.verify(&policy).unwrap();
         }
@@ -102,7 +124,10 @@ pub async fn check_log(node: &Node, size: u64) {
 pub fn put(key: &str, value: &str) -> Write {
     Write {
         key: Bytes::copy_from_slice(key.as_bytes()),
-        kind: WriteKind::Put { metadata: Metadata::default(), value: Bytes::copy_from_slice(value.as_bytes()) },
+        kind: WriteKind::Put {
+            metadata: Metadata::default(),
+            value: Bytes::copy_from_slice(value.as_bytes()),
+        },
         condition: Condition::None,
         idempotency_key: None,
         author: Bytes::new(),
@@ -110,12 +135,17 @@ pub fn put(key: &str, value: &str) -> Write {
 }
 
 pub fn delete(key: &str) -> Write {
-    Write { kind: WriteKind::Delete, ..put(key, "") }
+    Write {
+        kind: WriteKind::Delete,
+        ..put(key, "")
+    }
 }
 
 pub fn condition_failed(error: AppendError) -> Option<u64> {
     match error {
-        AppendError::ConditionFailed { current_index, .. } => current_index.map(scribe_proof::index::LeafIndex::get),
+        AppendError::ConditionFailed { current_index, .. } => {
+            current_index.map(scribe_proof::index::LeafIndex::get)
+        }
         other => panic!("expected a failed condition, got {other:?}"),
     }
 }
