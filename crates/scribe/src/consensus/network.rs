@@ -17,7 +17,7 @@ use openraft::raft::{
 use super::state_machine::SnapshotManifest;
 use super::type_config::{NodeId, PeerAddress, TypeConfig};
 
-/// Makes a [`Network`] for each peer.
+/// Makes a `Network` for each peer.
 #[derive(Debug, Clone, Default)]
 pub struct NetworkFactory;
 

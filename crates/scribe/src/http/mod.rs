@@ -10,7 +10,7 @@
 //!        └─ Router      everything else, one module per resource
 //! ```
 //!
-//! Paths of keys are read raw (see [`key_path`]), which is also why they do not go through the router.
+//! Paths of keys are read raw (see `key_path`), which is also why they do not go through the router.
 
 mod body;
 mod bulk;

@@ -287,7 +287,7 @@ async fn lines_before_a_disconnect_are_in() {
     drop(upload);
     let mut applied = server.node.watch_applied();
     applied
-        .wait_for(|size| size.get() >= first + 500)
+        .wait_for(|size| size.tree_size.get() >= first + 500)
         .await
         .unwrap();
     assert_eq!(server.get("/v1/keys/k499").await.text(), "v");
