@@ -39,9 +39,7 @@ use crate::store::index::IndexKind;
 use crate::store::log::{LogOptions, LogStats};
 use crate::store::real_disk::RealDisk;
 use crate::store::scrub::Scrubber;
-use crate::store::{
-    Applied, CheckError, CheckReport, OpenReport, ScanRange, Store, StoreOptions, Version,
-};
+use crate::store::{CheckError, CheckReport, OpenReport, ScanRange, Store, StoreOptions, Version};
 use crate::world::World;
 
 use background::{follow_seals, start_scrubber, watch_disk};
@@ -57,6 +55,7 @@ pub use crate::sequencer::{
     Appended, CarriedEntry, Condition, Operation, Transaction, TransactionAppended, Write,
     WriteKind,
 };
+pub use crate::store::Applied;
 
 /// How to start a node.
 #[derive(Debug, Clone)]

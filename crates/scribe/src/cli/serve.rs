@@ -165,7 +165,7 @@ pub(super) fn check_log_filter(filter: &str) -> Result<tracing_subscriber::EnvFi
 pub(super) fn start_logging(filter: &str) -> Result<(), Failure> {
     // At `info` the libraries below would tell more than the node itself.
     let filter = match filter {
-        "info" => "info,openraft=warn,fjall=warn,lsm_tree=warn",
+        "info" => "warn,scribe=info",
         other => other,
     };
     let subscriber = tracing_subscriber::fmt()

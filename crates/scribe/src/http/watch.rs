@@ -25,8 +25,7 @@ use super::error::ApiError;
 use super::request::{self, Query};
 use super::{App, headers};
 use crate::limits;
-use crate::node::Entry;
-use crate::store::Applied;
+use crate::node::{Applied, Entry};
 
 /// Entries read at once.
 const PAGE_ENTRIES: usize = 256;

@@ -14,6 +14,8 @@
 //! - **Back-pressure lives here**: bytes and submissions are admitted up to a limit; beyond it a write is refused at
 //!   once and nothing else ever waits on sealing.
 
+mod draft;
+mod overlay;
 mod submission;
 
 use std::collections::{HashMap, VecDeque};
@@ -24,9 +26,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use scribe_proof::hash::{Hash, leaf_hash};
 use scribe_proof::index::LeafIndex;
-use scribe_proof::leaf::{Leaf, LeafKind, Prev};
+use scribe_proof::leaf::{LeafKind, Prev};
 use tokio::sync::{mpsc, watch};
 
+use draft::Draft;
+use overlay::Overlay;
 pub(crate) use submission::UnitAppended;
 pub use submission::{
     Appended, CarriedEntry, Condition, Operation, Transaction, TransactionAppended, Write,
@@ -187,31 +191,6 @@ enum Ended {
     Rewind { pause: bool },
     /// No handle is left.
     Closed,
-}
-
-/// The frames in flight and what they change on top of the applied state.
-struct Overlay {
-    next_index: LeafIndex,
-    last_timestamp_ms: u64,
-    next_frame: u64,
-    frames: VecDeque<InFlight>,
-    /// Newest version of each key that a frame in flight writes.
-    keys: HashMap<Bytes, InFlightVersion>,
-    /// Idempotency keys of units in flight.
-    idempotency: HashMap<[u8; 16], InFlightWrite>,
-}
-
-#[derive(Clone, Copy)]
-struct InFlightVersion {
-    index: LeafIndex,
-    deleted: bool,
-    frame: u64,
-}
-
-struct InFlightWrite {
-    fingerprint: [u8; 16],
-    frame: u64,
-    unit: usize,
 }
 
 struct InFlight {
@@ -744,164 +723,5 @@ impl Unit {
             .iter()
             .filter(|prepared| !matches!(prepared.content, Content::Check))
             .count()
-    }
-}
-
-impl Overlay {
-    fn frame_mut(&mut self, number: u64) -> Option<&mut InFlight> {
-        let oldest = self.frames.front()?.number;
-        self.frames
-            .get_mut(usize::try_from(number.checked_sub(oldest)?).ok()?)
-    }
-
-    /// Notes what an accepted unit will change.
-    fn place(&mut self, unit: &Unit, frame: u64, position: usize) {
-        for prepared in &unit.operations {
-            let deleted = match &prepared.content {
-                Content::Check => continue,
-                Content::Put { .. } => false,
-                Content::Delete { .. } => true,
-                Content::System { .. } | Content::Carried(_) => {
-                    self.next_index = self.next_index.next();
-                    continue;
-                }
-            };
-            let version = InFlightVersion {
-                index: self.next_index,
-                deleted,
-                frame,
-            };
-            self.keys.insert(prepared.key.clone(), version);
-            self.next_index = self.next_index.next();
-        }
-        if let Some(Idempotency {
-            key_hash,
-            fingerprint,
-        }) = unit.idempotency
-        {
-            self.idempotency.insert(
-                key_hash,
-                InFlightWrite {
-                    fingerprint,
-                    frame,
-                    unit: position,
-                },
-            );
-        }
-    }
-
-    /// Forgets a frame that is applied: the store answers for it now.
-    fn forget(&mut self, frame: &InFlight) {
-        for placed in &frame.units {
-            for prepared in &placed.unit.operations {
-                if self
-                    .keys
-                    .get(&prepared.key)
-                    .is_some_and(|version| version.frame == frame.number)
-                {
-                    self.keys.remove(&prepared.key);
-                }
-            }
-            if let Some(Idempotency { key_hash, .. }) = &placed.unit.idempotency {
-                self.idempotency.remove(key_hash);
-            }
-        }
-    }
-}
-
-/// A frame under construction.
-struct Draft {
-    builder: BatchBuilder,
-    /// Timestamp of the last leaf, in the frame or before it.
-    last_timestamp_ms: u64,
-    /// What the clock said when the frame was begun.
-    now_ms: u64,
-    /// The leaves of the unit at hand, and where each ends.
-    leaves: Vec<u8>,
-    ends: Vec<usize>,
-}
-
-impl Draft {
-    /// Adds a unit's leaves and returns their timestamp. Nothing is added if it fails.
-    fn push_unit(&mut self, unit: &Unit, prevs: &[Prev]) -> Result<u64, AppendError> {
-        let invalid = |rule: String| AppendError::Invalid { rule, hint: None };
-        self.leaves.clear();
-        self.ends.clear();
-        let timestamp_ms = self.now_ms.max(self.last_timestamp_ms);
-        let mut last_timestamp_ms = self.last_timestamp_ms;
-        let transaction_length = unit.leaf_count() as u16;
-        let mut transaction_position = 0;
-        for (prepared, prev) in unit.operations.iter().zip(prevs) {
-            let mut leaf = Leaf {
-                kind: LeafKind::Put,
-                subtype: 0,
-                timestamp_ms,
-                transaction_position,
-                transaction_length,
-                prev: *prev,
-                commitment: Hash::default(),
-                key: &prepared.key,
-                author: &unit.author,
-                body: b"",
-            };
-            match &prepared.content {
-                Content::Check => continue,
-                Content::Put { commitment, .. } => leaf.commitment = *commitment,
-                Content::Delete { commitment, .. } => {
-                    leaf.kind = LeafKind::Delete;
-                    leaf.commitment = *commitment;
-                }
-                Content::System { subtype, body } => {
-                    leaf.kind = LeafKind::System;
-                    leaf.subtype = *subtype;
-                    leaf.body = body;
-                }
-                Content::Carried(entry) => {
-                    // Byte for byte, its timestamp included: only the order of time is demanded of it.
-                    let carried =
-                        Leaf::parse(&entry.leaf).map_err(|error| invalid(error.to_string()))?;
-                    if carried.timestamp_ms < last_timestamp_ms {
-                        return Err(invalid(format!(
-                            "timestamps never decrease: a carried leaf has {} ms after {last_timestamp_ms} ms",
-                            carried.timestamp_ms
-                        )));
-                    }
-                    last_timestamp_ms = carried.timestamp_ms;
-                    self.leaves.extend_from_slice(&entry.leaf);
-                    self.ends.push(self.leaves.len());
-                    continue;
-                }
-            }
-            leaf.encode_into(&mut self.leaves)
-                .map_err(|error| invalid(error.to_string()))?;
-            self.ends.push(self.leaves.len());
-            last_timestamp_ms = timestamp_ms;
-            transaction_position += 1;
-        }
-        let mut start = 0;
-        let written = unit
-            .operations
-            .iter()
-            .filter(|prepared| !matches!(prepared.content, Content::Check));
-        for (prepared, end) in written.zip(&self.ends) {
-            let private = match &prepared.content {
-                Content::Put {
-                    salt,
-                    metadata,
-                    value,
-                    ..
-                } => Some((salt, &metadata[..], &value[..])),
-                Content::Delete { salt, metadata, .. } => Some((salt, &metadata[..], &b""[..])),
-                Content::Carried(entry) => entry
-                    .private
-                    .as_ref()
-                    .map(|private| (&private.salt, &private.metadata[..], &private.value[..])),
-                Content::System { .. } | Content::Check => None,
-            };
-            self.builder.push(&self.leaves[start..*end], private);
-            start = *end;
-        }
-        self.last_timestamp_ms = last_timestamp_ms;
-        Ok(last_timestamp_ms)
     }
 }
