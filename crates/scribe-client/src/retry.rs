@@ -52,6 +52,9 @@ pub(crate) enum Effect {
     None,
     /// Perhaps what was asked.
     Unknown,
+    /// The write is in the ledger; only its checkpoint is missing. Sent again without an idempotency key, it would be
+    /// written twice.
+    Appended,
 }
 
 /// A failed attempt.
@@ -71,8 +74,7 @@ impl Failure {
             Some(ErrorCode::UnknownOutcome) => Effect::Unknown,
             // A fault may have come after the append.
             Some(ErrorCode::Internal | ErrorCode::Damaged) => Effect::Unknown,
-            // The entry is there and stays; asking again only waits for its checkpoint.
-            Some(ErrorCode::NotPublished) => Effect::None,
+            Some(ErrorCode::NotPublished) => Effect::Appended,
             Some(_) => Effect::None,
             // A proxy's 502 or 504, or a newer node's code.
             None if problem.status >= 500 && problem.status != 503 => Effect::Unknown,
@@ -135,6 +137,8 @@ where
 {
     let end = Instant::now() + policy.deadline;
     let mut unknown = false;
+    // Once an attempt is known to have written, that is what the caller must hear in the end.
+    let mut appended: Option<Error> = None;
     let mut failures = 0;
     loop {
         let failure = match attempt().await {
@@ -149,20 +153,33 @@ where
             return Err(failure.error);
         };
         unknown |= failure.effect == Effect::Unknown;
-        let may_repeat = failure.retryable && (!unknown || idempotency_key.is_some());
-        if may_repeat && pause(end, failures, failure.after).await {
+        let (effect, retryable, after) = (failure.effect, failure.retryable, failure.after);
+        let error = match effect {
+            Effect::Appended => {
+                appended = Some(failure.error);
+                None
+            }
+            Effect::None | Effect::Unknown => Some(failure.error),
+        };
+        let wrote = unknown || appended.is_some();
+        let may_repeat = retryable && (!wrote || idempotency_key.is_some());
+        if may_repeat && pause(end, failures, after).await {
             continue;
         }
+        if let Some(appended) = appended {
+            return Err(appended);
+        }
+        let Some(error) = error else { continue };
         // A refusal for good answers for the earlier attempts too: the node looks up the
         // idempotency key before anything else.
-        let settled = failure.effect == Effect::None && !failure.retryable;
+        let settled = effect == Effect::None && !retryable;
         if unknown && !settled {
             return Err(Error::OutcomeUnknown {
                 idempotency_key: idempotency_key.map(str::to_owned),
-                last: Box::new(failure.error),
+                last: Box::new(error),
             });
         }
-        return Err(failure.error);
+        return Err(error);
     }
 }
 
@@ -243,6 +260,7 @@ mod tests {
         let unknown = || Err(refused(ErrorCode::UnknownOutcome));
         let condition = || Err(refused(ErrorCode::ConditionFailed));
         let internal = || Err(refused(ErrorCode::Internal));
+        let unpublished = || Err(refused(ErrorCode::NotPublished));
 
         check(READ, &[broken, unreachable, overloaded, ok], "ok, 4").await;
         check(READ, &[condition], "condition_failed, 1").await;
@@ -262,6 +280,12 @@ mod tests {
         check(UNSAFE, &[overloaded, unreachable, ok], "ok, 3").await;
         check(UNSAFE, &[broken, ok], "unknown under nothing, 1").await;
         check(UNSAFE, &[unknown, ok], "unknown under nothing, 1").await;
+
+        // Appended, only its checkpoint is missing: never sent again without a key, never called a refusal.
+        check(UNSAFE, &[unpublished, ok], "not_published, 1").await;
+        check(SAFE, &[unpublished, ok], "ok, 2").await;
+        check(SAFE, &[unpublished, overloaded], "not_published, many").await;
+        check(SAFE, &[unpublished, condition], "not_published, 2").await;
     }
 
     #[tokio::test(start_paused = true)]

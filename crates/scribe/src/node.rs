@@ -28,7 +28,7 @@ use tokio::task::JoinHandle;
 
 use crate::barrier::ReadBarrier;
 use crate::consensus::{ConsensusError, ConsensusNode, ConsensusOptions, NodeId, PeerAddress};
-use crate::keys::{KeyDir, Keys};
+use crate::keys::Keys;
 use crate::limits;
 use crate::publisher::Publisher;
 use crate::sequencer::{Collector, Preparer, Reply, Sequencer, SequencerStats, UnitOutcome};
@@ -36,6 +36,7 @@ use crate::store::cache::CacheSizes;
 use crate::store::disk::Disk;
 use crate::store::error::StoreError;
 use crate::store::index::IndexKind;
+use crate::store::lock::DirLock;
 use crate::store::log::{LogOptions, LogStats};
 use crate::store::real_disk::RealDisk;
 use crate::store::scrub::Scrubber;
@@ -43,7 +44,8 @@ use crate::store::{CheckError, CheckReport, OpenReport, ScanRange, Store, StoreO
 use crate::world::World;
 
 use background::{follow_seals, start_scrubber, watch_disk};
-use beginning::{FirstEntries, check_last_signed, identity};
+pub use beginning::IMPORTING_FILE;
+use beginning::{FirstEntries, check_last_signed, identity, open_keys, refuse_unfinished_import};
 
 pub use background::ScrubStats;
 pub use entry::Entry;
@@ -197,6 +199,8 @@ struct Inner {
     barrier: ReadBarrier,
     preparer: Preparer,
     keys: Arc<Keys>,
+    /// One process at a time signs with the keys of a directory; let go at shutdown.
+    key_lock: Mutex<Option<DirLock>>,
     options: NodeOptions,
     open_report: OpenReport,
     disk_full: Arc<AtomicBool>,
@@ -218,6 +222,7 @@ impl Node {
         disk: Arc<dyn Disk>,
         index: IndexKind,
     ) -> Result<Self, StartError> {
+        refuse_unfinished_import(&options)?;
         let identity = identity(&options, &*disk)?;
         let store_options = store_options(&options, index);
         let data_dir = options.data_dir.clone();
@@ -227,11 +232,13 @@ impl Node {
         })
         .await
         .map_err(|error| ConsensusError::Stopped(error.to_string()))??;
-        let keys = Arc::new(KeyDir::open_or_create(
-            &options.key_dir,
-            options.origin.as_deref(),
-            identity.node_id,
-        )?);
+        let keys = match open_keys(&options, identity.node_id) {
+            Ok(keys) => keys,
+            Err(error) => {
+                store.shutdown();
+                return Err(error);
+            }
+        };
         let node_id = identity.node_id;
         let consensus = match ConsensusNode::start(node_id, store.clone(), options.consensus).await
         {
@@ -262,7 +269,7 @@ impl Node {
         store: Store,
         open_report: OpenReport,
         node_id: NodeId,
-        keys: Arc<Keys>,
+        (keys, key_lock): (Arc<Keys>, DirLock),
         consensus: ConsensusNode,
     ) -> Result<Self, StartError> {
         let address = PeerAddress {
@@ -283,8 +290,13 @@ impl Node {
         {
             consensus.set_address(node_id, address).await?;
         }
-        let (sequencer, sequencer_task) =
-            Sequencer::start(consensus.clone(), store.clone(), options.world.clone());
+        let disk_full = Arc::new(AtomicBool::new(false));
+        let (sequencer, sequencer_task) = Sequencer::start(
+            consensus.clone(),
+            store.clone(),
+            options.world.clone(),
+            Arc::clone(&disk_full),
+        );
         let preparer = Preparer::new(options.world.clone(), options.value_length_max);
         let first_entries = FirstEntries {
             store: &store,
@@ -300,7 +312,6 @@ impl Node {
             options.world.clone(),
             Duration::from_millis(options.publish_interval_ms),
         );
-        let disk_full = Arc::new(AtomicBool::new(false));
         let disk_task = watch_disk(
             store.clone(),
             options.disk_reserve_bytes,
@@ -318,6 +329,7 @@ impl Node {
                 publisher,
                 preparer,
                 keys,
+                key_lock: Mutex::new(Some(key_lock)),
                 options,
                 open_report,
                 disk_full,
@@ -344,6 +356,7 @@ impl Node {
             // A task that is just writing the last signed head finishes that first.
             let _ = task.await;
         }
+        drop(self.inner.key_lock.lock().take());
         let store = self.inner.store.clone();
         let _ = tokio::task::spawn_blocking(move || store.shutdown()).await;
     }
@@ -353,9 +366,11 @@ impl Node {
     pub fn fatal(&self) -> impl Future<Output = String> + Send + 'static {
         let consensus = self.inner.consensus.clone();
         let publisher = self.inner.publisher.clone();
+        let sequencer = self.inner.sequencer.clone();
         async move {
             tokio::select! {
                 reason = consensus.fatal() => reason,
+                () = sequencer.ended() => "the sequencer has ended".to_owned(),
                 reason = publisher.failed() => reason,
             }
         }
@@ -370,7 +385,6 @@ impl Node {
 
     /// Appends one write; returns once a majority has it on disk and it is applied here.
     pub async fn append(&self, write: Write) -> Result<Appended, AppendError> {
-        self.admit()?;
         let (sender, receiver) = oneshot::channel();
         match self.inner.preparer.write(write, Reply::One(sender)) {
             Ok(unit) => self.inner.sequencer.submit(unit),
@@ -385,9 +399,6 @@ impl Node {
 
     /// Appends writes in order, each for itself: the bulk path. The results are in the order of the writes.
     pub async fn append_many(&self, writes: Vec<Write>) -> Vec<Result<Appended, AppendError>> {
-        if let Err(error) = self.admit() {
-            return writes.iter().map(|_| Err(error.clone())).collect();
-        }
         if writes.is_empty() {
             return Vec::new();
         }
@@ -422,7 +433,6 @@ impl Node {
         &self,
         transaction: Transaction,
     ) -> Result<TransactionAppended, AppendError> {
-        self.admit()?;
         let (sender, receiver) = oneshot::channel();
         match self
             .inner
@@ -457,19 +467,11 @@ impl Node {
                 hint: None,
             });
         }
-        self.admit()?;
         let (sender, receiver) = oneshot::channel();
         self.inner
             .sequencer
             .submit(self.inner.preparer.carried(entries, Reply::One(sender)));
         Ok(outcome(receiver).await?.tree_size())
-    }
-
-    fn admit(&self) -> Result<(), AppendError> {
-        if self.inner.disk_full.load(Ordering::Relaxed) {
-            return Err(AppendError::DiskFull);
-        }
-        Ok(())
     }
 
     // Reads. All but the barrier are synchronous: mostly a few microseconds from a cache or the page cache.

@@ -149,7 +149,7 @@ impl Publisher {
                 return reason.clone();
             }
             if failed.changed().await.is_err() {
-                std::future::pending::<()>().await;
+                return "the publisher has ended".to_owned();
             }
         }
     }

@@ -51,6 +51,19 @@ pub fn repair(
     };
     if action == Repair::AcceptLoss {
         let report = repair_accept_loss(&disk, &options.data_dir, &settings.log)?;
+        if report.damage.is_some() {
+            // The index may know what was cut. It is derived data: the next start makes it again.
+            let index = options.data_dir.join("index");
+            if let Err(error) = std::fs::remove_dir_all(&index)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                return Err(consensus::ConsensusError::Stopped(format!(
+                    "the log is cut, but `{}` cannot be removed: {error}; remove it by hand",
+                    index.display()
+                ))
+                .into());
+            }
+        }
         let summary = match report.damage {
             None => "nothing was damaged, nothing was cut".to_owned(),
             Some(reason) => format!(

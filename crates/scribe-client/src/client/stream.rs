@@ -54,7 +54,7 @@ impl Client {
             .await;
         let response = opened.map_err(|failure| match failure.effect {
             retry::Effect::None => failure.error,
-            retry::Effect::Unknown => unknown(failure.error),
+            retry::Effect::Unknown | retry::Effect::Appended => unknown(failure.error),
         })?;
         let replies = Replies {
             response,

@@ -406,6 +406,12 @@ impl ConsensusNode {
                 "node {to} cannot hand leadership to itself"
             )));
         }
+        let voters: Vec<NodeId> = self.metrics().membership_config.voter_ids().collect();
+        if !voters.contains(&to) {
+            return Err(ConsensusError::Refused(format!(
+                "leadership is handed to a voter, node {to} is none; voters are {voters:?}"
+            )));
+        }
         self.raft
             .trigger()
             .transfer_leader(to)
@@ -511,8 +517,28 @@ fn follow_leadership(raft: &RaftHandle) -> watch::Receiver<Leadership> {
     let (sender, receiver) = watch::channel(leadership_of(&metrics.borrow_watched()));
     tokio::spawn(async move {
         loop {
-            server.borrow_and_update();
-            let now = leadership_of(&metrics.borrow_and_update());
+            // Decided by the value that woke the task: the core sends its server metrics before the complete ones.
+            let (state, term, leader) = {
+                let server = server.borrow_and_update();
+                (
+                    server.state,
+                    server.vote.leader_id.term,
+                    server.current_leader,
+                )
+            };
+            let now = {
+                let metrics = metrics.borrow_and_update();
+                match leadership_of(&metrics) {
+                    Leadership::Leading { term: led }
+                        if state != ServerState::Leader || led != term =>
+                    {
+                        Leadership::Waiting {
+                            leader: leader.filter(|id| *id != metrics.id),
+                        }
+                    }
+                    other => other,
+                }
+            };
             sender.send_if_modified(|last| std::mem::replace(last, now) != now);
             let alive = match now {
                 Leadership::Stopped => return,
@@ -522,6 +548,7 @@ fn follow_leadership(raft: &RaftHandle) -> watch::Receiver<Leadership> {
                 },
                 Leadership::Waiting { .. } => tokio::select! {
                     changed = metrics.changed() => changed.is_ok(),
+                    changed = server.changed() => changed.is_ok(),
                     () = sender.closed() => return,
                 },
             };

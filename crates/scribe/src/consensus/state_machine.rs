@@ -43,8 +43,9 @@ pub struct SnapshotManifest {
 }
 
 /// Applies what the log holds behind the applied state, committed or not: for looking at a stopped node's data. A
-/// running node applies only what is committed.
+/// running node applies only what is committed, and only what is committed may be sealed: nothing is sealed from here.
 pub fn replay(store: &Store) -> io::Result<()> {
+    store.stop_sealing();
     let state_machine = StateMachine::new(store.clone());
     let mut next = store.applied().last_log_id.map_or(0, |id| id.index.0 + 1);
     loop {

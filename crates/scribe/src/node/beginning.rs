@@ -1,5 +1,7 @@
 //! Who a node is, whether its keys belong to its data, and the system entries a ledger begins with.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use scribe_proof::index::TreeSize;
 use scribe_proof::leaf::{Leaf, SystemKind};
@@ -7,12 +9,46 @@ use tokio::sync::oneshot;
 
 use super::{NodeOptions, StartError, outcome};
 use crate::consensus::{ConsensusError, NodeId};
-use crate::keys::{Keys, LastSigned};
+use crate::keys::{KeyDir, Keys, LastSigned};
 use crate::limits;
 use crate::sequencer::{Preparer, Reply, Sequencer};
 use crate::store::Store;
 use crate::store::disk::Disk;
+use crate::store::lock::DirLock;
 use crate::store::log::LogIdentity;
+use crate::store::real_disk::RealDisk;
+
+/// Lies in a data directory while an offline import is not finished.
+pub const IMPORTING_FILE: &str = "IMPORTING";
+
+/// A ledger that is half carried over must not go on as if it were whole: it would take the places of what is missing.
+pub(super) fn refuse_unfinished_import(options: &NodeOptions) -> Result<(), StartError> {
+    let marker = options.data_dir.join(IMPORTING_FILE);
+    if options.importing || !marker.exists() {
+        return Ok(());
+    }
+    Err(StartError::Identity {
+        rule: format!(
+            "an import into `{}` is not finished",
+            options.data_dir.display()
+        ),
+        hint: format!(
+            "run the same `scribe import` again, it goes on where it stopped; to keep what is there as it is, remove \
+             `{}`",
+            marker.display()
+        ),
+    })
+}
+
+/// The keys of this node, locked: two processes that sign with the same keys could sign two histories.
+pub(super) fn open_keys(
+    options: &NodeOptions,
+    node_id: NodeId,
+) -> Result<(Arc<Keys>, DirLock), StartError> {
+    let keys = KeyDir::open_or_create(&options.key_dir, options.origin.as_deref(), node_id)?;
+    let lock = DirLock::take(&RealDisk, &options.key_dir)?;
+    Ok((Arc::new(keys), lock))
+}
 
 /// Who this node is: what the data directory says, or, for a new one, node 1 of a new cluster.
 pub(super) fn identity(options: &NodeOptions, disk: &dyn Disk) -> Result<LogIdentity, StartError> {

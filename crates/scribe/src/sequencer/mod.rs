@@ -20,7 +20,7 @@ mod submission;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -84,6 +84,7 @@ impl Sequencer {
         consensus: ConsensusNode,
         store: Store,
         world: World,
+        disk_full: Arc<AtomicBool>,
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let (sender, receiver) = mpsc::channel(limits::SEQUENCER_SUBMISSIONS_MAX);
         let stats = Arc::new(SequencerStats::default());
@@ -94,6 +95,7 @@ impl Sequencer {
             world,
             receiver,
             pending: VecDeque::new(),
+            disk_full,
             stats: Arc::clone(&stats),
         };
         let handle = tokio::spawn(task.run());
@@ -105,6 +107,11 @@ impl Sequencer {
             },
             handle,
         )
+    }
+
+    /// Resolves once the task has ended: at shutdown, or because it failed.
+    pub async fn ended(&self) {
+        self.sender.closed().await;
     }
 
     /// Counters.
@@ -182,6 +189,9 @@ struct Task {
     receiver: mpsc::Receiver<Unit>,
     /// Units not yet placed in a frame, oldest first.
     pending: VecDeque<Unit>,
+    /// Whether new entries are refused for lack of space. Looked at after the idempotency key: the outcome of an
+    /// earlier write is answered all the same.
+    disk_full: Arc<AtomicBool>,
     stats: Arc<SequencerStats>,
 }
 
@@ -385,13 +395,14 @@ impl Task {
             let Some(mut unit) = self.pending.pop_front() else {
                 break;
             };
-            let verdict = match self.judge(&unit, overlay) {
-                Ok(verdict) => verdict,
-                Err(error) => {
-                    answer(unit, &Err(AppendError::Unavailable(error.to_string())));
-                    continue;
-                }
-            };
+            let verdict =
+                match self.judge(&unit, overlay, draft.now_ms.max(draft.last_timestamp_ms)) {
+                    Ok(verdict) => verdict,
+                    Err(error) => {
+                        answer(unit, &Err(AppendError::Unavailable(error.to_string())));
+                        continue;
+                    }
+                };
             match verdict {
                 Verdict::Replay(outcome) => {
                     self.stats.replays.fetch_add(1, Ordering::Relaxed);
@@ -425,6 +436,9 @@ impl Task {
                             None => settled_refusals.push(refusal),
                         },
                     }
+                }
+                Verdict::Accept(_) if self.disk_full.load(Ordering::Relaxed) => {
+                    answer(unit, &Err(AppendError::DiskFull));
                 }
                 Verdict::Accept(prevs) => {
                     let start = draft.builder.count();
@@ -490,9 +504,9 @@ impl Task {
     }
 
     /// Judges a unit against the applied state and the overlay.
-    fn judge(&self, unit: &Unit, overlay: &Overlay) -> std::io::Result<Verdict> {
+    fn judge(&self, unit: &Unit, overlay: &Overlay, now_ms: u64) -> std::io::Result<Verdict> {
         if let Some(idempotency) = &unit.idempotency
-            && let Some(verdict) = self.judge_idempotency(idempotency, overlay)?
+            && let Some(verdict) = self.judge_idempotency(idempotency, overlay, now_ms)?
         {
             return Ok(verdict);
         }
@@ -526,6 +540,7 @@ impl Task {
         &self,
         wanted: &Idempotency,
         overlay: &Overlay,
+        now_ms: u64,
     ) -> std::io::Result<Option<Verdict>> {
         if let Some(write) = overlay.idempotency.get(&wanted.key_hash) {
             if write.fingerprint != wanted.fingerprint {
@@ -540,7 +555,6 @@ impl Task {
                 unit: write.unit,
             }));
         }
-        let now_ms = self.world.now_ms().max(overlay.last_timestamp_ms);
         let Some(remembered) = self.store.idempotent(&wanted.key_hash, now_ms)? else {
             return Ok(None);
         };
@@ -674,8 +688,10 @@ impl Task {
             ProposalResult::Applied(_) => {
                 requeue.extend(frame.units.into_iter().map(|placed| placed.unit))
             }
-            ProposalResult::Refused { retry_here, .. } => {
-                pause = retry_here;
+            // Whatever the reason (a lapsed lease, leadership being handed over), the same refusal would come back at
+            // once: a moment's pause lets the news of it arrive.
+            ProposalResult::Refused { .. } => {
+                pause = true;
                 requeue.extend(frame.units.into_iter().map(|placed| placed.unit));
             }
             // It may still commit. Sequencing it again could write it twice; only its idempotency key settles it.

@@ -287,6 +287,14 @@ impl Store {
         self.0.index.disk_bytes()
     }
 
+    /// Seals nothing more: for looking at data whose end may not be committed.
+    pub fn stop_sealing(&self) {
+        let sealer = self.0.sealer.lock().take();
+        if let Some(sealer) = sealer {
+            sealer.join();
+        }
+    }
+
     /// Full segments that wait to be sealed.
     pub fn segments_waiting(&self) -> usize {
         *self.0.waiting.borrow()

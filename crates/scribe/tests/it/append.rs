@@ -7,7 +7,7 @@ use scribe::node::{AppendError, Condition, Node, Operation, Transaction, Write, 
 use scribe_proof::index::{LeafIndex, TreeSize};
 use scribe_proof::leaf::{LeafKind, Metadata, Prev};
 
-use crate::test_ledger::{TestLedger, condition_failed, delete, put};
+use crate::test_ledger::{TestLedger, condition_failed, delete, put, wait_until};
 
 /// Genesis, the ledger's key, the node's key.
 const SYSTEM_ENTRIES: u64 = 3;
@@ -490,4 +490,67 @@ async fn a_data_directory_that_is_behind_or_foreign_is_refused_by_its_keys() {
     let error = Node::start(foreign).await.unwrap_err();
     assert!(error.to_string().contains("of another ledger"), "{error}");
     assert!(error.hint().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_processes_cannot_sign_with_the_same_keys() {
+    let ledger = TestLedger::start().await;
+    let mut copy = ledger.options.clone();
+    copy.data_dir = ledger.directory.path().join("copy");
+    let error = Node::start(copy).await.unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("keys/LOCK is locked by another process"),
+        "{error}"
+    );
+    ledger.put("still", "works").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_refuses_new_writes_answers_old_ones_and_resumes() {
+    let mut ledger = TestLedger::start().await;
+    let keyed = Write {
+        idempotency_key: Some("before".to_owned()),
+        ..put("k", "v")
+    };
+    let first = ledger.node.append(keyed.clone()).await.unwrap();
+
+    // More reserve than any disk has: it is as if it were full.
+    ledger.options.disk_reserve_bytes = u64::MAX;
+    ledger.restart().await;
+    wait_until(|| ledger.node.disk_full()).await;
+    assert_eq!(
+        ledger.node.append(put("k2", "v")).await.unwrap_err(),
+        AppendError::DiskFull
+    );
+    assert_eq!(ledger.value("k").unwrap(), "v", "reads go on");
+    let replayed = ledger.node.append(keyed).await.unwrap();
+    assert_eq!(
+        (replayed.index, replayed.replayed),
+        (first.index, true),
+        "the outcome of an earlier write is answered all the same"
+    );
+
+    ledger.options.disk_reserve_bytes = 0;
+    ledger.restart().await;
+    ledger.put("k2", "v").await;
+    ledger.check_log(SYSTEM_ENTRIES + 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unfinished_import_is_not_served() {
+    let ledger = TestLedger::start().await;
+    ledger.node.shutdown().await;
+    let marker = ledger.options.data_dir.join(scribe::node::IMPORTING_FILE);
+    std::fs::write(&marker, b"").unwrap();
+    let error = Node::start(ledger.options.clone()).await.unwrap_err();
+    assert!(error.to_string().contains("is not finished"), "{error}");
+    assert!(error.hint().unwrap().contains("scribe import"));
+    std::fs::remove_file(&marker).unwrap();
+    Node::start(ledger.options.clone())
+        .await
+        .unwrap()
+        .shutdown()
+        .await;
 }

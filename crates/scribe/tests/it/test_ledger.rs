@@ -149,3 +149,10 @@ pub fn condition_failed(error: AppendError) -> Option<u64> {
         other => panic!("expected a failed condition, got {other:?}"),
     }
 }
+
+/// Waits for a condition; a test that waits for ever is stopped by its runner.
+pub async fn wait_until(condition: impl Fn() -> bool) {
+    while !condition() {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}

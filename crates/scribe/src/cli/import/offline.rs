@@ -10,7 +10,7 @@ use super::super::transfer::{Carried, Checked, End, read_line};
 use super::lines::{ExportLine, parse_export};
 use super::{Arguments, Input, LineFormat, open};
 use crate::limits;
-use crate::node::{Node, NodeOptions};
+use crate::node::{IMPORTING_FILE, Node, NodeOptions};
 use crate::sequencer::CarriedEntry;
 
 /// Entries in one batch: one frame of the log.
@@ -60,6 +60,13 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
         importing: true,
         ..node_options(&config)
     };
+    // Until everything is in and compared, this directory is not a ledger to be served.
+    let marker = options.data_dir.join(IMPORTING_FILE);
+    let unmarked = |error: std::io::Error| {
+        Failure::unexpected(format!("cannot write `{}`: {error}", marker.display()))
+    };
+    std::fs::create_dir_all(&options.data_dir).map_err(unmarked)?;
+    std::fs::write(&marker, b"").map_err(unmarked)?;
     let node = start_node(options).await?;
     let (sender, batches) = mpsc::channel(BATCHES_AHEAD);
     let reading = tokio::task::spawn_blocking(move || read_all(input, &sender));
@@ -100,6 +107,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
         ))
         .hint("what it has is in and checked; import the complete file to go on"));
     }
+    std::fs::remove_file(&marker).map_err(unmarked)?;
     Ok(())
 }
 
