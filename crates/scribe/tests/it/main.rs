@@ -5,6 +5,7 @@ mod cli_help;
 mod cli_node;
 mod cli_offline;
 mod crash;
+mod damage;
 mod http_bulk;
 mod http_connections;
 mod http_keys;
