@@ -5,9 +5,11 @@
 //! From the index only versions below the sealed size are believed.
 
 use std::io;
+use std::ops::Deref;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use parking_lot::RwLockReadGuard;
 use scribe_proof::hash::{Hash, leaf_hash};
 use scribe_proof::index::{LeafIndex, TreeSize};
 use scribe_proof::leaf::{Leaf, LeafKind};
@@ -351,14 +353,20 @@ impl HashReader for Store {
 }
 
 impl Inner {
-    /// The index, unless it is being filled again.
-    pub(super) fn index(&self) -> io::Result<&dyn KeyIndex> {
+    /// The index, unless it is being filled again. It is not cleared while what this returns is held.
+    pub(super) fn index(&self) -> io::Result<IndexRead<'_>> {
+        // Recursive: a reader that asks again must not wait behind whoever waits for it.
+        let held = self.index_readers.read_recursive();
+        // Looked at with the lock held: whoever set it waits for the lock before it clears anything.
         if self.index_rebuilding.load(Ordering::Acquire) {
             return Err(io::Error::other(
                 "the key index is being rebuilt\nhint: try again when it is done",
             ));
         }
-        Ok(&*self.index)
+        Ok(IndexRead {
+            index: &*self.index,
+            _held: held,
+        })
     }
 
     /// The frame and slot of a leaf; `None` at or beyond the tree size.
@@ -602,6 +610,20 @@ impl Store {
             }
         }
         inner.tree.read_run(0, index.get(), 1, out)
+    }
+}
+
+/// Access to the key index, which keeps it from being cleared.
+pub(super) struct IndexRead<'a> {
+    index: &'a (dyn KeyIndex + 'static),
+    _held: RwLockReadGuard<'a, ()>,
+}
+
+impl Deref for IndexRead<'_> {
+    type Target = dyn KeyIndex;
+
+    fn deref(&self) -> &Self::Target {
+        self.index
     }
 }
 
