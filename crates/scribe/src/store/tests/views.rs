@@ -280,6 +280,23 @@ fn a_deleted_index_is_rebuilt_and_equal() {
 }
 
 #[test]
+fn an_index_that_lost_its_idempotency_keys_is_rebuilt() {
+    let model = Model::of(&some_ops(100));
+    let dir = directory(&model, 100);
+    let path = dir.path().join("index");
+    FjallIndex::open(&path, 1 << 20)
+        .unwrap()
+        .forget_remembered();
+    let (store, report) = open(Arc::new(RealDisk), dir.path(), IndexKind::Fjall);
+    let why = report.index_deleted.unwrap();
+    assert!(why.contains("idempotency keys"), "{why}");
+    apply_rest(&store, &model.frames).unwrap();
+    model.compare(&store);
+    store.check(|_, _| {}).unwrap();
+    store.shutdown();
+}
+
+#[test]
 fn an_index_is_not_cleared_under_a_reader() {
     use std::sync::atomic::Ordering;
     let model = Model::of(&some_ops(100));
