@@ -243,7 +243,7 @@ impl<'a> Checker<'a> {
                     damage(format!("system leaf {} has a private part", index.get())).into(),
                 );
             }
-            if self.commitments && entry.private.is_some() {
+            if self.commitments && leaf.kind != LeafKind::System {
                 check_commitment(&entry).map_err(|error| damage(error.to_string()))?;
                 self.report.commitments += 1;
             }

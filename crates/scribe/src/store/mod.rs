@@ -112,6 +112,8 @@ struct Inner {
     index: Box<dyn KeyIndex>,
     /// Sealed keys cannot be read while the index is being rebuilt.
     index_rebuilding: AtomicBool,
+    /// Held shared across each read of the index, so that it is not cleared under a reader.
+    index_readers: RwLock<()>,
     /// Held while a segment is sealed or the index is rebuilt: one of them at a time.
     sealing: Mutex<()>,
     /// Order of locks: `applier`, then `view`.
@@ -213,6 +215,7 @@ impl Store {
             tree,
             index,
             index_rebuilding: AtomicBool::new(false),
+            index_readers: RwLock::new(()),
             sealing: Mutex::new(()),
             applier: Mutex::new(Applier {
                 applied: applied.clone(),

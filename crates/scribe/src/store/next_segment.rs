@@ -125,9 +125,19 @@ fn make(disk: &dyn Disk, log_dir: &Path, length: u64) -> io::Result<Arc<dyn Disk
         disk.remove(&path)?;
     }
     let file = disk.open(&path, Open::CREATE_NEW)?;
-    file.allocate(0, length)?;
-    file.sync_all()?;
-    disk.sync_dir(log_dir)?;
+    let prepared = file
+        .allocate(0, length)
+        .and_then(|()| file.sync_all())
+        .and_then(|()| disk.sync_dir(log_dir));
+    if let Err(error) = prepared {
+        drop(file);
+        // What was allocated before the disk was full is space the log may still need. If it cannot be removed, the
+        // next attempt or the next open does it.
+        if let Err(error) = disk.remove(&path) {
+            tracing::warn!(%error, path = %path.display(), "cannot remove an unfinished segment file");
+        }
+        return Err(error);
+    }
     Ok(file)
 }
 
@@ -136,4 +146,24 @@ fn is_full(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sim_disk::{DiskFault, DiskOperation, SimDisk};
+    use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_finished_takes_no_space() {
+        let (dir, path) = (Path::new("/"), Path::new("/next.seg"));
+        let disk = SimDisk::new();
+        disk.set_capacity(Some(1_000));
+        assert!(is_full(&make(&disk, dir, 4_096).unwrap_err()));
+        assert!(!disk.exists(path).unwrap());
+        disk.set_capacity(None);
+        disk.fail(&[DiskOperation::Sync], 0, DiskFault::Full);
+        assert!(is_full(&make(&disk, dir, 4_096).unwrap_err()));
+        assert!(!disk.exists(path).unwrap());
+        assert_eq!(make(&disk, dir, 4_096).unwrap().len().unwrap(), 4_096);
+    }
 }

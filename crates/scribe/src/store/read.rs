@@ -5,12 +5,14 @@
 //! From the index only versions below the sealed size are believed.
 
 use std::io;
+use std::ops::Deref;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use parking_lot::RwLockReadGuard;
 use scribe_proof::hash::{Hash, leaf_hash};
 use scribe_proof::index::{LeafIndex, TreeSize};
-use scribe_proof::leaf::Leaf;
+use scribe_proof::leaf::{Leaf, LeafKind};
 use scribe_proof::tree::{HashReader, level_length, root_at};
 
 use super::cache::ENTRY_BYTES_MAX;
@@ -351,14 +353,20 @@ impl HashReader for Store {
 }
 
 impl Inner {
-    /// The index, unless it is being filled again.
-    pub(super) fn index(&self) -> io::Result<&dyn KeyIndex> {
+    /// The index, unless it is being filled again. It is not cleared while what this returns is held.
+    pub(super) fn index(&self) -> io::Result<IndexRead<'_>> {
+        // Recursive: a reader that asks again must not wait behind whoever waits for it.
+        let held = self.index_readers.read_recursive();
+        // Looked at with the lock held: whoever set it waits for the lock before it clears anything.
         if self.index_rebuilding.load(Ordering::Acquire) {
             return Err(io::Error::other(
                 "the key index is being rebuilt\nhint: try again when it is done",
             ));
         }
-        Ok(&*self.index)
+        Ok(IndexRead {
+            index: &*self.index,
+            _held: held,
+        })
     }
 
     /// The frame and slot of a leaf; `None` at or beyond the tree size.
@@ -440,16 +448,50 @@ impl Inner {
         if let Some(frame) = self.log.cached(position) {
             return entry_from(&frame, index, slot);
         }
-        // `at` counts from the start of the frame.
-        let read = |at: u32, length: u32| match position.offset.checked_add(at) {
+        if position.length <= WHOLE_FRAME_BYTES_MAX {
+            return self.load_whole(index, position, slot);
+        }
+        match self.load_part(index, position, slot) {
+            // The tables and the metadata length have no hash of their own. Only the CRCs of the whole frame tell
+            // whether it is damaged.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                let entry = self.load_whole(index, position, slot)?;
+                self.check_leaf(index, &entry.leaf)?;
+                check_commitment(&entry)?;
+                Ok(entry)
+            }
+            loaded => loaded,
+        }
+    }
+
+    /// Reads bytes of a frame; `at` counts from its start.
+    fn read_frame_bytes(&self, position: FramePosition, at: u32, length: u32) -> io::Result<Bytes> {
+        match position.offset.checked_add(at) {
             Some(offset) => self.log.read_raw(position.segment, offset, length),
             None => Err(damaged_at(position, &"the frame ends beyond 4 GiB")),
-        };
-        if position.length <= WHOLE_FRAME_BYTES_MAX {
-            let bytes = read(0, position.length)?;
-            let parsed = frame::parse(&bytes).map_err(|error| damaged_at(position, &error))?;
-            return entry_from(&parsed.frame, index, slot);
         }
+    }
+
+    /// Reads a frame and checks its CRCs.
+    fn load_whole(
+        &self,
+        index: LeafIndex,
+        position: FramePosition,
+        slot: u16,
+    ) -> io::Result<StoredEntry> {
+        let bytes = self.read_frame_bytes(position, 0, position.length)?;
+        let parsed = frame::parse(&bytes).map_err(|error| damaged_at(position, &error))?;
+        entry_from(&parsed.frame, index, slot)
+    }
+
+    /// Reads no more of a long frame than the entry and what leads to it.
+    fn load_part(
+        &self,
+        index: LeafIndex,
+        position: FramePosition,
+        slot: u16,
+    ) -> io::Result<StoredEntry> {
+        let read = |at: u32, length: u32| self.read_frame_bytes(position, at, length);
         // Header and leaf table up to the wanted slot in one read.
         let head = read(0, HEADER_LENGTH as u32 + (u32::from(slot) + 1) * 4)?;
         let header = FrameHeader::parse(&head).map_err(|error| damaged_at(position, &error))?;
@@ -461,9 +503,7 @@ impl Inner {
             ));
         }
         if header.count == 1 {
-            let bytes = read(0, position.length)?;
-            let parsed = frame::parse(&bytes).map_err(|error| damaged_at(position, &error))?;
-            return entry_from(&parsed.frame, index, slot);
+            return self.load_whole(index, position, slot);
         }
         let out_of_bounds = || damaged_at(position, &"an end offset lies outside its part");
         let public = HEADER_LENGTH as u32;
@@ -573,6 +613,20 @@ impl Store {
     }
 }
 
+/// Access to the key index, which keeps it from being cleared.
+pub(super) struct IndexRead<'a> {
+    index: &'a (dyn KeyIndex + 'static),
+    _held: RwLockReadGuard<'a, ()>,
+}
+
+impl Deref for IndexRead<'_> {
+    type Target = dyn KeyIndex;
+
+    fn deref(&self) -> &Self::Target {
+        self.index
+    }
+}
+
 /// A page of entries being filled.
 struct Page {
     out: Vec<StoredEntry>,
@@ -667,12 +721,18 @@ fn check_place(first: &LeafIndex, count: u32, index: LeafIndex, slot: u16) -> io
     )))
 }
 
-/// Checks the opening of an entry's commitment, if it has one.
+/// Checks the opening of an entry's commitment. System leaves have none, all others must.
 pub(super) fn check_commitment(entry: &StoredEntry) -> io::Result<()> {
-    let Some(private) = &entry.private else {
-        return Ok(());
-    };
     let leaf = Leaf::parse(&entry.leaf).map_err(|error| corrupt(error.to_string()))?;
+    let Some(private) = &entry.private else {
+        if leaf.kind == LeafKind::System {
+            return Ok(());
+        }
+        return Err(corrupt(format!(
+            "the private part of entry {} is missing or damaged",
+            entry.index.get()
+        )));
+    };
     let opened = scribe_proof::commitment(&private.salt, &private.metadata, &private.value);
     if opened != leaf.commitment {
         return Err(corrupt(format!(

@@ -132,7 +132,10 @@ impl DiskFile for RealFile {
         {
             use rustix::fs::{FallocateFlags, fallocate};
             use rustix::io::Errno;
-            match fallocate(&self.0, FallocateFlags::empty(), offset, length) {
+            let done = rustix::io::retry_on_intr(|| {
+                fallocate(&self.0, FallocateFlags::empty(), offset, length)
+            });
+            match done {
                 Ok(()) => return Ok(()),
                 Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
                 Err(error) => return Err(error.into()),
@@ -154,7 +157,9 @@ impl DiskFile for RealFile {
             use rustix::fs::{FallocateFlags, fallocate};
             use rustix::io::Errno;
             let flags = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
-            match fallocate(&self.0, flags, offset, end - offset) {
+            let done =
+                rustix::io::retry_on_intr(|| fallocate(&self.0, flags, offset, end - offset));
+            match done {
                 Ok(()) => return Ok(()),
                 Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
                 Err(error) => return Err(error.into()),

@@ -22,7 +22,7 @@ use super::segment::SealedSegment;
 use super::tree::TreeFiles;
 use super::view::Remembered;
 use super::walk::{CheckError, FrameWalk, Place, key_of, sealed_path};
-use super::{OpenReport, Store, StoreOptions};
+use super::{Inner, OpenReport, Store, StoreOptions};
 
 /// Makes the tree files say what the sealed segments say: cut if longer, derived again from the first segment that
 /// does not agree. Returns how many segments were derived again.
@@ -246,6 +246,25 @@ pub(super) fn ingest_segments(
     Ok(missing.len())
 }
 
+impl Inner {
+    /// Deletes the index and fills it from these segments, `sealing` held. Readers are turned away from the start, and
+    /// those that are reading are waited for: none may take an index that is being filled for one that lacks a key.
+    ///
+    /// After an error readers are still turned away; the next open completes the index.
+    pub(super) fn refill_index(
+        &self,
+        sealed: &[SealedSegment],
+        progress: impl FnMut(u64, u64),
+    ) -> Result<usize, CheckError> {
+        self.index_rebuilding.store(true, Ordering::Release);
+        drop(self.index_readers.write());
+        self.index.clear()?;
+        let segments = ingest_segments(&self.log, &*self.index, sealed, 0, progress)?;
+        self.index_rebuilding.store(false, Ordering::Release);
+        Ok(segments)
+    }
+}
+
 impl Store {
     /// Deletes the key index and fills it from the sealed segments. Reads of sealed keys fail meanwhile; apply goes on,
     /// sealing waits. `progress` is told how many of how many segments are done.
@@ -256,14 +275,7 @@ impl Store {
     pub fn rebuild_index(&self, progress: impl FnMut(u64, u64)) -> io::Result<u64> {
         let inner = &self.0;
         let _one_at_a_time = inner.sealing.lock();
-        inner.index_rebuilding.store(true, Ordering::Release);
         let sealed = inner.log.sealed();
-        let cleared = inner.index.clear().map_err(CheckError::Io);
-        let rebuilt =
-            cleared.and_then(|()| ingest_segments(&inner.log, &*inner.index, &sealed, 0, progress));
-        if rebuilt.is_ok() {
-            inner.index_rebuilding.store(false, Ordering::Release);
-        }
-        Ok(rebuilt.map(|segments| segments as u64)?)
+        Ok(inner.refill_index(&sealed, progress)? as u64)
     }
 }

@@ -630,7 +630,19 @@ impl Scan<'_> {
         };
         let mut removed = Vec::new();
         let mut cut_bytes = 0;
+        let kept = self
+            .open
+            .back()
+            .map(|open| (file_path(self.log_dir, open.first), u64::from(open.end())));
         if let Some(from) = stop.remove_from {
+            // The last segment that is kept has all its frames and may have a footer, or part of one, that no MANIFEST
+            // record names. As the last one it must end in zeros, or the next start takes the footer for a bad frame.
+            if let (Some((path, end)), Some(file)) = (&kept, self.files.values().last())
+                && *path != stop.path
+            {
+                // A crash here leaves it with the segment behind it: then nobody looks behind its frames.
+                cut_bytes += zero_behind(&**file, path, *end)?;
+            }
             for first in stop.all.iter().rev().filter(|first| **first >= from) {
                 let path = file_path(self.log_dir, *first);
                 let file = self.disk.open(&path, Open::READ).context("open", &path)?;
@@ -646,20 +658,22 @@ impl Scan<'_> {
         let Some(file) = self.files.values().last() else {
             return Ok((cut_bytes, removed));
         };
-        let kept = self
-            .open
-            .back()
-            .map(|open| file_path(self.log_dir, open.first));
-        if stop.end != End::Clean && kept.as_ref() == Some(&stop.path) {
+        if stop.end != End::Clean && kept.is_some_and(|(path, _)| path == stop.path) {
             // A crash here leaves some sectors zeroed and others not: still a torn tail, cut again.
-            let length = file.len().context("read", &stop.path)?;
-            cut_bytes += content(&**file, stop.offset).context("read", &stop.path)?;
-            file.zero_range(stop.offset, length - stop.offset)
-                .context("zero", &stop.path)?;
-            file.sync_all().context("sync", &stop.path)?;
+            cut_bytes += zero_behind(&**file, &stop.path, stop.offset)?;
         }
         Ok((cut_bytes, removed))
     }
+}
+
+/// Zeroes a file from `offset` to its end, durably; returns how many bytes there were not just allocated.
+fn zero_behind(file: &dyn DiskFile, path: &Path, offset: u64) -> Result<u64, StoreError> {
+    let length = file.len().context("read", path)?;
+    let cut_bytes = content(file, offset).context("read", path)?;
+    file.zero_range(offset, length.saturating_sub(offset))
+        .context("zero", path)?;
+    file.sync_all().context("sync", path)?;
+    Ok(cut_bytes)
 }
 
 /// How many bytes behind `offset` are not just allocated.

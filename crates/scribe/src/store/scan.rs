@@ -93,8 +93,14 @@ impl<'a> Scanner<'a> {
         Ok(end)
     }
 
-    /// Where the first frame at or behind `from` starts that is whole and whose log index is at least `least`.
-    fn find_frame(&mut self, from: u64, least: LogIndex) -> io::Result<Option<u64>> {
+    /// Where the first frame at or behind `from` starts that is whole and may follow the frame `missing`, which was to
+    /// start at `missing_at`: its log index is greater, but by no more than as many frames as fit in between.
+    fn find_frame(
+        &mut self,
+        from: u64,
+        missing: LogIndex,
+        missing_at: u64,
+    ) -> io::Result<Option<u64>> {
         let mut offset = from.next_multiple_of(8);
         while offset + HEADER_LENGTH as u64 <= self.end {
             let piece = self.bytes(offset, self.read_length)?;
@@ -107,7 +113,9 @@ impl<'a> Scanner<'a> {
                 };
                 let start = offset + at as u64;
                 let fits = start + header.total_length() as u64 <= self.end;
-                if !fits || header.log_id.index < least {
+                let distance = start.saturating_sub(missing_at) / HEADER_LENGTH as u64;
+                let most = LogIndex(missing.0.saturating_add(distance));
+                if !fits || header.log_id.index <= missing || header.log_id.index > most {
                     continue;
                 }
                 let covered = self.bytes(start, header.private_start())?;
@@ -184,8 +192,9 @@ pub(crate) enum End {
 /// A group is written with one call and acknowledged after a sync, so at a power cut at most one group is incomplete,
 /// and what is missing of it is missing in whole sectors, which then read as zero. Hence torn means: (1) some sector
 /// under the damaged part of the first bad frame is zero, and (2) no whole frame starts `group_bytes_max` or more
-/// behind it, or anywhere behind it if it is longer than that, for then it was a group of its own. Whether the frame
-/// may have been acknowledged is for the caller to ask of the watermarks.
+/// behind it, or anywhere behind it if it is longer than that, for then it was a group of its own. If its header is
+/// missing it may have been as long as a frame can be, and what looks like a frame may be bytes of a value in it.
+/// Whether the frame may have been acknowledged is for the caller to ask of the watermarks.
 pub(crate) fn judge_end(
     scanner: &mut Scanner<'_>,
     offset: u64,
@@ -202,7 +211,10 @@ pub(crate) fn judge_end(
         .filter(|header| expected.may_be(header));
     // The 8 bytes at 56 and the private part have a CRC of their own: if the chain is right, the damage is there.
     let (damaged, frame_length) = match header {
-        None => ([offset..offset + HEADER_LENGTH as u64, 0..0], 0),
+        None => {
+            let header = offset..offset + HEADER_LENGTH as u64;
+            ([header, 0..0], FRAME_LENGTH_MAX as u64)
+        }
         Some(header) => {
             let private_start = offset + header.private_start() as u64;
             let private_end = private_start + u64::from(header.private_length);
@@ -230,7 +242,7 @@ pub(crate) fn judge_end(
     }
     let window = frame_length.max(group_bytes_max as u64);
     let frames_from = offset.max(SEGMENT_HEADER_LENGTH as u64);
-    if let Some(later) = scanner.find_frame(frames_from + window, expected.index.next())? {
+    if let Some(later) = scanner.find_frame(frames_from + window, expected.index, offset)? {
         return Ok(End::Damaged(format!(
             "{problem}, and a whole frame follows at byte {later}"
         )));
@@ -255,4 +267,76 @@ fn has_missing_sector(scanner: &mut Scanner<'_>, range: std::ops::Range<u64>) ->
         at = end;
     }
     Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::disk::{Disk, Open};
+    use super::super::frame::{Frame, FrameKind, encode_header};
+    use super::super::sim_disk::SimDisk;
+    use super::*;
+    use scribe_proof::index::LeafIndex;
+
+    const BAD_AT: usize = 4_096;
+    const LATER_AT: usize = BAD_AT + 10_000 / 8 * 8;
+    const GROUP: usize = 4_096;
+    const EXPECTED: Expected = Expected {
+        index: LogIndex(7),
+        term: 1,
+        chain: 99,
+    };
+
+    fn encode(index: u64, public_length: usize, previous_chain: u32) -> Vec<u8> {
+        let frame = Frame {
+            log_id: LogId::new(1, index),
+            kind: FrameKind::Entries,
+            sequencing_term: 1,
+            first_leaf: LeafIndex::new(0),
+            count: 1,
+            public: vec![5; public_length].into(),
+            private: vec![6; 40].into(),
+        };
+        let (header, _) = encode_header(&frame, previous_chain);
+        let mut bytes = [&header[..], &frame.public, &frame.private].concat();
+        bytes.resize(frame.length(), 0);
+        bytes
+    }
+
+    /// How a file is judged in which one sector of the frame at `BAD_AT` is missing and another frame stands behind.
+    fn judge(missing_sector: usize, later_index: u64) -> End {
+        let mut bytes = vec![1; BAD_AT];
+        bytes.extend(encode(7, 3_000, EXPECTED.chain));
+        bytes.resize(LATER_AT, 2);
+        bytes.extend(encode(later_index, 100, 1));
+        let missing = BAD_AT + missing_sector * SECTOR_LENGTH;
+        bytes[missing..missing + SECTOR_LENGTH].fill(0);
+        let disk = SimDisk::new();
+        let file = disk.open(Path::new("/f"), Open::CREATE_NEW).unwrap();
+        file.write_all_at(&bytes, 0).unwrap();
+        let mut scanner = Scanner::new(&*file, bytes.len() as u64);
+        judge_end(&mut scanner, BAD_AT as u64, EXPECTED, "bad", GROUP).unwrap()
+    }
+
+    #[test]
+    fn a_whole_frame_of_a_later_group_is_no_torn_tail() {
+        let damaged = |end| matches!(end, End::Damaged(reason) if reason.contains("follows"));
+        let most = 7 + (LATER_AT - BAD_AT) as u64 / 64;
+        assert!(damaged(judge(2, 8)));
+        assert!(damaged(judge(2, most)));
+    }
+
+    #[test]
+    fn what_cannot_be_a_later_frame_is_not_taken_for_one() {
+        let most = 7 + (LATER_AT - BAD_AT) as u64 / 64;
+        for index in [0, 7, most + 1, 1_000_000, u64::MAX] {
+            assert_eq!(judge(2, index), End::Torn, "log index {index}");
+        }
+    }
+
+    #[test]
+    fn a_frame_without_a_header_may_be_as_long_as_frames_can_be() {
+        assert_eq!(judge(0, 8), End::Torn);
+    }
 }

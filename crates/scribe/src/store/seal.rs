@@ -20,7 +20,6 @@ use super::Inner;
 use super::index::{IndexedSegment, SegmentBatch};
 use super::manifest::ManifestRecord;
 use super::open_segment::OpenSegment;
-use super::rebuild;
 use super::segment::{FooterState, SealedSegment};
 use super::view::Applied;
 
@@ -165,10 +164,7 @@ impl Inner {
                 "the key index knows other segments than the log and is rebuilt"
             );
             let all = self.log.sealed();
-            self.index_rebuilding.store(true, Ordering::Release);
-            self.index.clear()?;
-            rebuild::ingest_segments(&self.log, &*self.index, &all, 0, |_, _| {})?;
-            self.index_rebuilding.store(false, Ordering::Release);
+            self.refill_index(&all, |_, _| {})?;
         }
         ingest(&*self.index, segment, identity, now_ms)
     }

@@ -6,7 +6,7 @@
 //!
 //! Two keyspaces because they are asked differently. `versions` is walked by key prefix, where filters do not help and
 //! are left out. `remembered` is asked for single keys that mostly are not there, where filters answer almost
-//! always; it is ingested *before* `versions`, whose watermark vouches for both.
+//! always; it is ingested *before* `versions`. A segment is in when both have its watermark.
 //!
 //! The database is one person's project with an exact version pin; nothing outside this file names it, and whatever
 //! it cannot open is deleted and rebuilt from the segments.
@@ -71,6 +71,7 @@ impl FjallIndex {
     /// Fails when the database cannot be read, whatever the reason; the caller then deletes it with
     /// [`FjallIndex::remove`] and fills a new one.
     pub fn open(directory: &Path, cache_bytes: u64) -> io::Result<Self> {
+        remove_dir(&deleting(directory))?;
         let now_ms = Arc::new(AtomicU64::new(0));
         let open = open_database(directory, cache_bytes, &now_ms)?;
         Ok(Self {
@@ -82,11 +83,33 @@ impl FjallIndex {
     }
 
     /// Deletes the index in `directory`, if there is one. It is derived data.
+    ///
+    /// First it gets another name, for good: a deletion that is interrupted must not leave an index behind that opens
+    /// and has lost one keyspace.
     pub fn remove(directory: &Path) -> io::Result<()> {
-        match std::fs::remove_dir_all(directory) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+        let deleting = deleting(directory);
+        // Left by a deletion that was interrupted.
+        remove_dir(&deleting)?;
+        match std::fs::rename(directory, &deleting) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            renamed => renamed?,
         }
+        if let Some(parent) = directory.parent() {
+            let parent = if parent.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                parent
+            };
+            std::fs::File::open(parent)?.sync_all()?;
+        }
+        // A crash here, or in the middle, leaves parts under a name that is never opened; the next open deletes them.
+        remove_dir(&deleting)
+    }
+
+    /// Empties one of the two keyspaces.
+    #[cfg(test)]
+    pub(crate) fn forget_remembered(&self) {
+        self.handle().unwrap().remembered.clear().unwrap();
     }
 
     fn handle(&self) -> io::Result<Arc<Open>> {
@@ -94,6 +117,21 @@ impl FjallIndex {
             .read()
             .clone()
             .ok_or_else(|| io::Error::other("the key index is closed"))
+    }
+}
+
+/// Where an index lies while it is being deleted: beside its directory.
+fn deleting(directory: &Path) -> PathBuf {
+    let mut name = directory.as_os_str().to_owned();
+    name.push(".deleting");
+    name.into()
+}
+
+/// Deletes a directory, if there is one.
+fn remove_dir(directory: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -150,6 +188,16 @@ impl KeyIndex for FjallIndex {
         for item in open.versions.range([TAG_SEGMENT]..[TAG_VERSION]) {
             let (key, value) = item.into_inner().map_err(index_error)?;
             let segment = parse_segment(&key, &value).ok_or_else(|| damaged("a watermark"))?;
+            let other = open.remembered.get(&key).map_err(index_error)?;
+            if other.as_deref() != Some(&value[..]) {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!(
+                        "key index: the idempotency keys of segment {} are not in it",
+                        segment.number
+                    ),
+                ));
+            }
             segments.push(segment);
         }
         Ok(segments)
@@ -159,26 +207,30 @@ impl KeyIndex for FjallIndex {
         let open = self.handle()?;
         self.now_ms.fetch_max(batch.now_ms, Ordering::Relaxed);
 
-        let mut remembered = batch.remembered.peekable();
-        if remembered.peek().is_some() {
-            let mut ingestion = open.remembered.start_ingestion().map_err(index_error)?;
-            for (key_hash, value) in remembered {
-                ingestion
-                    .write(key_hash, encode_remembered(&value))
-                    .map_err(index_error)?;
+        // Each keyspace has the watermark: one that was lost or emptied by itself is noticed. It is shorter than any
+        // idempotency key, so it is none of them; it is written where it belongs in their order.
+        let mark_key = segment_key(batch.segment.number);
+        let mark = encode_segment(&batch.segment);
+        let mut ingestion = open.remembered.start_ingestion().map_err(index_error)?;
+        let mut marked = false;
+        for (key_hash, value) in batch.remembered {
+            if !marked && mark_key[..] < key_hash[..] {
+                ingestion.write(mark_key, mark).map_err(index_error)?;
+                marked = true;
             }
-            ingestion.finish().map_err(index_error)?;
+            ingestion
+                .write(key_hash, encode_remembered(&value))
+                .map_err(index_error)?;
         }
+        if !marked {
+            ingestion.write(mark_key, mark).map_err(index_error)?;
+        }
+        ingestion.finish().map_err(index_error)?;
 
         // A crash here leaves idempotency keys of a segment the watermark does not name: the batch is repeated,
         // and they are overwritten with themselves.
         let mut ingestion = open.versions.start_ingestion().map_err(index_error)?;
-        ingestion
-            .write(
-                segment_key(batch.segment.number),
-                encode_segment(&batch.segment),
-            )
-            .map_err(index_error)?;
+        ingestion.write(mark_key, mark).map_err(index_error)?;
         let mut index_key = Vec::new();
         for (key, version) in batch.versions {
             version_key_into(key, version.index, &mut index_key);
@@ -440,5 +492,60 @@ mod tests {
         assert!(FjallIndex::open(&path, 1 << 20).is_err());
         FjallIndex::remove(&path).unwrap();
         FjallIndex::open(&path, 1 << 20).unwrap();
+    }
+
+    #[test]
+    fn one_keyspace_without_the_other_is_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = FjallIndex::open(&dir.path().join("index"), 1 << 20).unwrap();
+        let segment = IndexedSegment {
+            number: 0,
+            end_size: TreeSize::new(1),
+            end_root: scribe_proof::hash::Hash([1; 32]),
+            versions: 0,
+        };
+        let remembered = Remembered {
+            first: LeafIndex::new(0),
+            count: 1,
+            fingerprint: [1; 16],
+            timestamp_ms: 1_000,
+        };
+        // Keys on both sides of the watermark.
+        let hashes = [[0; 16], [9; 16]];
+        for _ in 0..2 {
+            index
+                .ingest(SegmentBatch {
+                    segment,
+                    versions: &mut std::iter::empty(),
+                    remembered: &mut hashes.map(|hash| (hash, remembered)).into_iter(),
+                    now_ms: 1_000,
+                })
+                .unwrap();
+        }
+        assert_eq!(index.segments().unwrap(), [segment]);
+        for hash in &hashes {
+            assert_eq!(index.remembered(hash).unwrap(), Some(remembered));
+        }
+        index.forget_remembered();
+        let error = index.segments().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        assert!(error.to_string().contains("idempotency keys of segment 0"));
+    }
+
+    #[test]
+    fn what_an_interrupted_deletion_left_is_deleted_at_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index");
+        let left = dir.path().join("index.deleting");
+        drop(FjallIndex::open(&path, 1 << 20).unwrap());
+        std::fs::create_dir_all(left.join("versions")).unwrap();
+        FjallIndex::remove(&path).unwrap();
+        assert!(!path.exists() && !left.exists());
+        std::fs::create_dir_all(left.join("versions")).unwrap();
+        let index = FjallIndex::open(&path, 1 << 20).unwrap();
+        assert!(path.exists() && !left.exists());
+        index.clear().unwrap();
+        assert!(path.exists() && !left.exists());
+        assert_eq!(index.segments().unwrap(), []);
     }
 }

@@ -400,6 +400,38 @@ fn directories_of_others_and_of_later_releases_are_refused() {
 }
 
 #[test]
+fn repair_leaves_no_footer_on_what_becomes_the_last_segment() {
+    let disk = SimDisk::new();
+    let frames: Vec<Frame> = (0..40).map(|i| frame(1, i, 200)).collect();
+    let (log, _) = open(&disk, small(false)).unwrap();
+    append(&log, frames.clone()).unwrap();
+    seal_next(&log).unwrap().unwrap();
+    // The second segment gets its footer, and then the process ends before the MANIFEST is written.
+    let (number, footer) = next_footer(&log).unwrap();
+    let sealed = log.seal_segment(number, footer).unwrap();
+    log.shutdown();
+    drop(log);
+    let last = sealed.last_log_id;
+    // The third cannot be read from its header on.
+    let path = file_path(&Path::new(DIR).join("log"), last.index.next());
+    assert!(disk.flip(&path, 20, 1));
+    assert!(open(&disk, small(false)).is_err());
+    let handle = disk.to_disk();
+    let report = repair_accept_loss(&handle, Path::new(DIR), &small(false)).unwrap();
+    assert_eq!(report.last, Some(last));
+    assert_eq!(report.removed.last(), Some(&path));
+    let (log, recovered) = open(&disk, small(false)).unwrap();
+    assert_eq!((recovered.last, recovered.cut_bytes), (Some(last), 0));
+    let kept = last.index.0 as usize + 1;
+    assert_eq!(read_all(&log), frames[..kept]);
+    append(&log, vec![frame(2, kept as u64, 9)]).unwrap();
+    log.shutdown();
+    drop(log);
+    let (log, _) = open(&disk, small(false)).unwrap();
+    assert_eq!(read_all(&log).len(), kept + 1);
+}
+
+#[test]
 fn repair_cuts_at_the_first_bad_frame_and_only_there() {
     let disk = SimDisk::new();
     let frames: Vec<Frame> = (0..40).map(|i| frame(1, i, 200)).collect();

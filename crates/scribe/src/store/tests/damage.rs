@@ -4,9 +4,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use scribe_proof::index::LeafIndex;
+use scribe_proof::leaf::LeafKind;
+
 use super::model::*;
+use crate::ledger::batch::DIGEST_LENGTH;
 use crate::store::disk::{Disk, Open};
+use crate::store::frame::{HEADER_LENGTH, LogIndex};
 use crate::store::index::IndexKind;
+use crate::store::read::check_commitment;
 use crate::store::scrub::{ScrubOptions, Scrubbed};
 use crate::store::sim_disk::SimDisk;
 use crate::store::{CheckError, Damage, Store};
@@ -124,6 +130,80 @@ fn a_read_does_not_return_changed_bytes() {
         }
         store.shutdown();
     }
+}
+
+#[test]
+fn a_rotten_table_of_a_big_frame_is_no_empty_value() {
+    let put = |key| EntryOp::Put {
+        key,
+        length: 1_500,
+        remember: key == 3,
+    };
+    let mut ops = vec![FrameOp::Entries((0..20).map(|i| put(i % 10)).collect())];
+    ops.extend(some_ops(20));
+    let model = Model::of(&ops);
+    let disk = SimDisk::new();
+    let (store, _) = open(Arc::new(disk.clone()), Path::new(DIR), IndexKind::Memory);
+    feed(&store, &model.frames).unwrap();
+    settle(&store);
+    store.shutdown();
+    drop(store);
+    let (store, _) = open(Arc::new(disk.clone()), Path::new(DIR), IndexKind::Memory);
+    let position = store.log().position(LogIndex(0)).unwrap();
+    let frame = &model.frames[0];
+    let path = segment_path(&store, Path::new(DIR), 0);
+    let digests = u32::from_be_bytes(frame.private[..4].try_into().unwrap()) as usize;
+    let table = 4 + digests * DIGEST_LENGTH;
+    let ends: Vec<usize> = frame.private[table..table + 80]
+        .chunks(4)
+        .map(|end| u32::from_be_bytes(end.try_into().unwrap()) as usize)
+        .collect();
+    let starts = [0].iter().chain(&ends[..19]);
+    // The digest count, the table of ends, and the length of each metadata.
+    let metadata_lengths = starts.flat_map(|start| {
+        let at = table + 80 + start + 16;
+        [at, at + 1]
+    });
+    let mut noticed = 0;
+    for at in (0..4).chain(table..table + 80).chain(metadata_lengths) {
+        let offset = u64::from(position.offset) + (HEADER_LENGTH + frame.public.len() + at) as u64;
+        for mask in [0x01, 0x80] {
+            assert!(disk.flip(&path, offset, mask));
+            for slot in 0..20_u16 {
+                let index = LeafIndex::new(slot.into());
+                match store.0.load_uncached(index, position, slot) {
+                    Ok(entry) => {
+                        let (leaf, value, _) = &model.leaves[usize::from(slot)];
+                        assert_eq!(&entry.leaf, leaf, "flip at {at}");
+                        let found = entry.private.as_ref().map(|private| &private.value);
+                        assert_eq!(found, value.as_ref(), "flip at {at}");
+                    }
+                    Err(error) => {
+                        assert_eq!(error.kind(), std::io::ErrorKind::InvalidData, "{error}");
+                        noticed += 1;
+                    }
+                }
+            }
+            assert!(disk.flip(&path, offset, mask));
+        }
+    }
+    assert!(noticed > 100, "{noticed}");
+    apply_rest(&store, &model.frames).unwrap();
+    model.compare(&store);
+    store.shutdown();
+}
+
+#[test]
+fn a_put_without_its_private_part_is_damage() {
+    let (_, model, store) = sealed_store();
+    for index in 0..model.leaves.len() as u64 {
+        let mut entry = store.entry(LeafIndex::new(index)).unwrap().unwrap();
+        check_commitment(&entry).unwrap();
+        entry.private = None;
+        let system = entry.parse().unwrap().kind == LeafKind::System;
+        assert_eq!(check_commitment(&entry).is_ok(), system);
+    }
+    store.shutdown();
 }
 
 #[test]

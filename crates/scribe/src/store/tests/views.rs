@@ -280,6 +280,52 @@ fn a_deleted_index_is_rebuilt_and_equal() {
 }
 
 #[test]
+fn an_index_that_lost_its_idempotency_keys_is_rebuilt() {
+    let model = Model::of(&some_ops(100));
+    let dir = directory(&model, 100);
+    let path = dir.path().join("index");
+    FjallIndex::open(&path, 1 << 20)
+        .unwrap()
+        .forget_remembered();
+    let (store, report) = open(Arc::new(RealDisk), dir.path(), IndexKind::Fjall);
+    let why = report.index_deleted.unwrap();
+    assert!(why.contains("idempotency keys"), "{why}");
+    apply_rest(&store, &model.frames).unwrap();
+    model.compare(&store);
+    store.check(|_, _| {}).unwrap();
+    store.shutdown();
+}
+
+#[test]
+fn an_index_is_not_cleared_under_a_reader() {
+    use std::sync::atomic::Ordering;
+    let model = Model::of(&some_ops(100));
+    let (store, _) = open(
+        Arc::new(SimDisk::new()),
+        Path::new("/data"),
+        IndexKind::Memory,
+    );
+    feed(&store, &model.frames).unwrap();
+    settle(&store);
+    let segments = store.0.index.segments().unwrap();
+    let index = store.0.index().unwrap();
+    std::thread::scope(|scope| {
+        let rebuild = scope.spawn(|| store.rebuild_index(|_, _| {}).unwrap());
+        while !store.0.index_rebuilding.load(Ordering::Acquire) && !rebuild.is_finished() {
+            std::thread::yield_now();
+        }
+        assert!(store.0.index().is_err(), "new readers are turned away");
+        for _ in 0..10_000 {
+            assert_eq!(index.segments().unwrap(), segments);
+        }
+        drop(index);
+        assert_eq!(rebuild.join().unwrap(), segments.len() as u64);
+    });
+    model.compare(&store);
+    store.shutdown();
+}
+
+#[test]
 fn an_index_that_is_behind_is_completed() {
     let model = Model::of(&some_ops(100));
     let (old, new) = (directory(&model, 50), directory(&model, 100));
