@@ -192,9 +192,10 @@ pub(crate) enum End {
 /// A group is written with one call and acknowledged after a sync, so at a power cut at most one group is incomplete,
 /// and what is missing of it is missing in whole sectors, which then read as zero. Hence torn means: (1) some sector
 /// under the damaged part of the first bad frame is zero, and (2) no whole frame starts `group_bytes_max` or more
-/// behind it, or anywhere behind it if it is longer than that, for then it was a group of its own. If its header is
-/// missing it may have been as long as a frame can be, and what looks like a frame may be bytes of a value in it.
-/// Whether the frame may have been acknowledged is for the caller to ask of the watermarks.
+/// behind it, or anywhere behind it if it is longer than that, for then it was a group of its own. A frame whose
+/// header is missing is taken for a short one: bytes of a long value that look like a frame then refuse the start, where
+/// the other choice could cut acknowledged frames behind a header that rotted. Whether the frame may have been
+/// acknowledged is for the caller to ask of the watermarks.
 pub(crate) fn judge_end(
     scanner: &mut Scanner<'_>,
     offset: u64,
@@ -213,7 +214,7 @@ pub(crate) fn judge_end(
     let (damaged, frame_length) = match header {
         None => {
             let header = offset..offset + HEADER_LENGTH as u64;
-            ([header, 0..0], FRAME_LENGTH_MAX as u64)
+            ([header, 0..0], 0)
         }
         Some(header) => {
             let private_start = offset + header.private_start() as u64;
@@ -336,7 +337,12 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_without_a_header_may_be_as_long_as_frames_can_be() {
-        assert_eq!(judge(0, 8), End::Torn);
+    fn a_later_frame_behind_a_missing_header_is_no_torn_tail() {
+        assert!(matches!(judge(0, 8), End::Damaged(reason) if reason.contains("follows")));
+        assert_eq!(
+            judge(0, u64::MAX),
+            End::Torn,
+            "but one that cannot follow is none"
+        );
     }
 }
