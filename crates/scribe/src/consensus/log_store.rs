@@ -40,7 +40,9 @@ pub struct LogStore {
 impl LogStore {
     /// Over an open log.
     pub fn new(log: Log) -> Self {
-        let purged = log.purged().map(to_raft_id);
+        // What is sealed is applied, too: a start has no need to read it, and damage in it must not stop one.
+        let sealed = log.sealed().last().map(|segment| segment.last_log_id);
+        let purged = log.purged().max(sealed).map(to_raft_id);
         Self {
             log,
             purged: Arc::new(Mutex::new(purged)),

@@ -163,7 +163,16 @@ impl FirstEntries<'_> {
             };
             below = TreeSize::new(oldest.index.get());
             for version in &page {
-                let entry = self.store.entry_of(version).map_err(failed)?;
+                let entry = match self.store.entry_of(version) {
+                    Ok(entry) => entry,
+                    // Damage in a sealed segment must not keep the rest from being served. What cannot be read was
+                    // announced when it could: announcing it again would be the wrong guess.
+                    Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                        tracing::error!(%error, index = %version.index, "a system entry cannot be read");
+                        return Ok((true, true));
+                    }
+                    Err(error) => return Err(failed(error).into()),
+                };
                 let Ok(leaf) = Leaf::parse(&entry.leaf) else {
                     continue;
                 };
