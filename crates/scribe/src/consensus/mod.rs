@@ -19,8 +19,7 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::error::{
-    ClientWriteError, Fatal, ForwardReason, ForwardToLeader, InitializeError,
-    LinearizableReadError, RaftError,
+    ClientWriteError, Fatal, ForwardToLeader, InitializeError, LinearizableReadError, RaftError,
 };
 use openraft::impls::OneshotResponder;
 use openraft::type_config::alias::WriteResponderOf;
@@ -102,13 +101,11 @@ pub enum Leadership {
 pub enum ProposalResult {
     /// Committed and applied.
     Applied(AppliedOutcome),
-    /// Refused before it entered the log: it will never take effect. `leader` is who to ask, if known and another;
-    /// `retry_here` says this node still leads and only its lease had lapsed.
+    /// Refused before it entered the log: it will never take effect. `leader` is who to ask, if known. This node may
+    /// still lead: its lease may have lapsed for a moment.
     Refused {
         /// Who leads.
         leader: Option<NodeId>,
-        /// Whether to propose again on this node.
-        retry_here: bool,
     },
     /// It may or may not take effect.
     Unknown(String),
@@ -580,13 +577,9 @@ fn leadership_of(metrics: &RaftMetrics<TypeConfig>) -> Leadership {
 
 fn refused(error: ClientWriteError<TypeConfig>) -> ProposalResult {
     match error {
-        ClientWriteError::ForwardToLeader(forward) => {
-            let retry_here = matches!(forward.reason, ForwardReason::LeaseExpired);
-            ProposalResult::Refused {
-                leader: forward.leader_id,
-                retry_here,
-            }
-        }
+        ClientWriteError::ForwardToLeader(forward) => ProposalResult::Refused {
+            leader: forward.leader_id,
+        },
         // The entry was in this node's log and another leader's log replaced it; it may still commit elsewhere.
         ClientWriteError::LogEntryDiscarded(ForwardToLeader { leader_id, .. }) => {
             ProposalResult::Unknown(format!(

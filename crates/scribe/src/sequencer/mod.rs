@@ -250,7 +250,7 @@ impl Task {
                 Leadership::Leading { term } => self.serve(term).await,
                 Leadership::Waiting { leader } => self.wait(leader).await,
                 Leadership::Stopped => {
-                    self.refuse_all(None, "consensus has stopped").await;
+                    self.refuse_all("consensus has stopped").await;
                     return;
                 }
             };
@@ -290,13 +290,8 @@ impl Task {
         }
     }
 
-    async fn refuse_all(&mut self, leader: Option<String>, reason: &str) {
-        let error = match leader {
-            Some(leader) => AppendError::NotLeader {
-                leader: Some(leader),
-            },
-            None => AppendError::Unavailable(reason.to_owned()),
-        };
+    async fn refuse_all(&mut self, reason: &str) {
+        let error = AppendError::Unavailable(reason.to_owned());
         for unit in self.pending.drain(..) {
             answer(unit, &Err(error.clone()));
         }

@@ -507,14 +507,7 @@ impl Store {
                     slot,
                 };
                 let found = index.version(key_of(leaf), at)?;
-                if found != Some(expected) {
-                    let text = String::from_utf8_lossy(key_of(leaf)).into_owned();
-                    return Err(in_index(format!(
-                        "version {} of key {text:?} is {found:?}, must be {expected:?}",
-                        at.get()
-                    )));
-                }
-                Ok(())
+                expect_version(key_of(leaf), found, expected)
             })?;
         }
         Ok(())
@@ -588,19 +581,24 @@ impl Store {
                     slot,
                 };
                 let found = self.is_version(key_of(leaf), at)?;
-                if found != Some(expected) {
-                    let text = String::from_utf8_lossy(key_of(leaf)).into_owned();
-                    return Err(in_index(format!(
-                        "version {} of key {text:?} is {found:?}, must be {expected:?}",
-                        at.get()
-                    )));
-                }
-                Ok(())
+                expect_version(key_of(leaf), found, expected)
             })?;
             self.check_remembered(&placed, 0)?;
         }
         Ok(())
     }
+}
+
+/// The index must say of a key's version exactly what the frames say.
+fn expect_version(key: &[u8], found: Option<Version>, expected: Version) -> Result<(), CheckError> {
+    if found == Some(expected) {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(key).into_owned();
+    Err(in_index(format!(
+        "version {} of key {text:?} is {found:?}, must be {expected:?}",
+        expected.index.get()
+    )))
 }
 
 fn in_index(reason: String) -> CheckError {
