@@ -24,6 +24,7 @@ pub mod ledger;
 pub mod limits;
 pub mod metrics;
 pub mod node;
+pub mod peer;
 pub mod publisher;
 pub mod repair;
 pub mod sequencer;

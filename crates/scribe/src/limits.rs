@@ -100,6 +100,30 @@ pub const BULK_STREAMS_MAX: usize = 32;
 pub const BULK_ROOM_FRAMES: usize = 24;
 /// How long a bulk upload may go without a byte.
 pub const BULK_IDLE_TIMEOUT_MS: u64 = 600_000;
+/// Longest body of a frame between nodes, whatever its kind allows: the largest frame of the log with both parts and
+/// room around them. Longer things travel in pieces.
+pub const PEER_BODY_LENGTH_MAX: usize = 128 * MIB;
+/// Longest request of a node that has no certificate yet.
+pub const PEER_JOIN_BODY_LENGTH_MAX: usize = 64 * 1_024;
+/// Bytes that wait to be written on one connection between nodes. A longer body waits until it is alone.
+pub const PEER_QUEUE_BYTES_MAX: usize = 8 * MIB;
+/// Requests at work on one connection between nodes; further ones wait at the sender.
+pub const PEER_REQUESTS_IN_FLIGHT_MAX: usize = 1_024;
+/// Bytes of requests at work on one connection; further ones stay in the socket. A longer body is handled alone.
+pub const PEER_REQUEST_BYTES_MAX: usize = 64 * MIB;
+/// Connections from other nodes at once, all senders together.
+pub const PEER_CONNECTIONS_MAX: usize = 512;
+/// Connections from one node at once: two full sets, as after a restart that this side has not noticed yet. One more
+/// closes the oldest.
+pub const PEER_CONNECTIONS_PER_SENDER_MAX: usize = 16;
+/// Connections at once of nodes that have no certificate.
+pub const PEER_JOINS_MAX: usize = 16;
+/// How long a connection without certificate may stay.
+pub const PEER_JOIN_LIFETIME_MS: u64 = 60_000;
+/// Connections at once that have not said who they are. One more closes the oldest: a good node needs milliseconds.
+pub const PEER_HANDSHAKES_MAX: usize = 64;
+/// How long requests at work may take to finish when the server stops or a connection ends in order.
+pub const PEER_DRAIN_MS: u64 = 2_000;
 /// Free disk space below which client writes are refused (507) while reads and replication go on.
 pub const DISK_RESERVE_BYTES: u64 = 256 * MIB as u64;
 
