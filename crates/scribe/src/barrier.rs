@@ -3,9 +3,14 @@
 //! A barrier serves exactly the readers that were waiting when it *started*; those that come while it runs wait for the
 //! next. So a reader never rests on a round that began before its request.
 
+use std::time::Duration;
+
 use tokio::sync::{mpsc, oneshot};
 
 use crate::consensus::{ConsensusError, ConsensusNode};
+
+/// Pause before a barrier is tried again while there is no leader.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 type Waiter = oneshot::Sender<Result<(), ConsensusError>>;
 
@@ -22,12 +27,28 @@ impl ReadBarrier {
         tokio::spawn(async move {
             let mut waiters = Vec::new();
             loop {
-                if receiver.recv_many(&mut waiters, usize::MAX).await == 0 {
+                if waiters.is_empty() && receiver.recv_many(&mut waiters, usize::MAX).await == 0 {
                     return;
                 }
-                let result = consensus.read_barrier().await;
-                for waiter in waiters.drain(..) {
-                    drop(waiter.send(result.clone()));
+                match consensus.read_barrier().await {
+                    // Between leaders: those who still wait, and those who came meanwhile, try again together. Each
+                    // has a deadline of its own.
+                    Err(
+                        ConsensusError::NotLeader { .. }
+                        | ConsensusError::NoQuorum
+                        | ConsensusError::Unavailable(_),
+                    ) if !consensus.is_alone() => {
+                        tokio::time::sleep(RETRY_PAUSE).await;
+                        waiters.retain(|waiter| !waiter.is_closed());
+                        while let Ok(waiter) = receiver.try_recv() {
+                            waiters.push(waiter);
+                        }
+                    }
+                    result => {
+                        for waiter in waiters.drain(..) {
+                            drop(waiter.send(result.clone()));
+                        }
+                    }
                 }
             }
         });

@@ -83,12 +83,14 @@ pub enum KeyError {
         error: NoteError,
     },
     /// The file is longer than any key.
-    #[error("`{}` is {found} bytes long, at most {} are allowed", path.display(), FILE_LENGTH_MAX)]
+    #[error("`{}` is {found} bytes long, at most {allowed} are allowed", path.display())]
     TooLong {
         /// Key file.
         path: PathBuf,
         /// Its length.
         found: u64,
+        /// Longest allowed.
+        allowed: u64,
     },
     /// The key is of another kind.
     #[error("key in `{}` has type 0x{found:02x}, expected 0x{expected:02x}", path.display())]
@@ -311,7 +313,34 @@ fn random_seed() -> Result<[u8; 32], KeyError> {
     Ok(seed)
 }
 
-fn create_dir(path: &Path) -> Result<(), KeyError> {
+/// Puts a file that only its owner may read beside the keys, in place of one of the same name. Complete and durable
+/// when it returns; a crash before leaves the old one.
+///
+/// # Errors
+/// The system refused.
+pub(crate) fn put_private(path: &Path, bytes: &[u8]) -> Result<(), KeyError> {
+    let temporary = temporary_name(path);
+    write_durably(&temporary, bytes)?;
+    fs::rename(&temporary, path).map_err(KeyError::io("replace", path))?;
+    sync_parent(path)
+}
+
+/// The text of a file beside the keys; `None` if there is none.
+///
+/// # Errors
+/// A file that others may read or that is longer than `length_max`, and what the system refused.
+pub(crate) fn read_private(path: &Path, length_max: u64) -> Result<Option<String>, KeyError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(KeyError::io("open", path)(error)),
+    };
+    refuse_shared(&file, path)?;
+    read_text(file, path, length_max).map(Some)
+}
+
+/// Makes a directory for keys, readable by its owner only, if there is none.
+pub(crate) fn create_dir(path: &Path) -> Result<(), KeyError> {
     if path.is_dir() {
         return Ok(());
     }
@@ -361,15 +390,8 @@ fn read_key(path: &Path, expected: KeyType) -> Result<Option<SigningKey>, KeyErr
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(KeyError::io("open", path)(error)),
     };
-    // Asked of the open file, so that nobody can swap it between the check and the read.
-    let mode = file.metadata().map_err(KeyError::io("read", path))?.mode() & 0o7777;
-    if mode & SHARED_BITS != 0 {
-        return Err(KeyError::Permissions {
-            path: path.to_path_buf(),
-            mode,
-        });
-    }
-    let text = read_text(file, path)?;
+    refuse_shared(&file, path)?;
+    let text = read_text(file, path, FILE_LENGTH_MAX)?;
     let malformed = |error| KeyError::Malformed {
         path: path.to_path_buf(),
         error,
@@ -386,16 +408,29 @@ fn read_key(path: &Path, expected: KeyType) -> Result<Option<SigningKey>, KeyErr
     Ok(Some(key))
 }
 
-fn read_text(file: File, path: &Path) -> Result<String, KeyError> {
+/// Asked of the open file, so that nobody can swap it between the check and the read.
+fn refuse_shared(file: &File, path: &Path) -> Result<(), KeyError> {
+    let mode = file.metadata().map_err(KeyError::io("read", path))?.mode() & 0o7777;
+    if mode & SHARED_BITS != 0 {
+        return Err(KeyError::Permissions {
+            path: path.to_path_buf(),
+            mode,
+        });
+    }
+    Ok(())
+}
+
+fn read_text(file: File, path: &Path, length_max: u64) -> Result<String, KeyError> {
     let mut text = String::new();
-    let mut limited = file.take(FILE_LENGTH_MAX + 1);
+    let mut limited = file.take(length_max + 1);
     limited
         .read_to_string(&mut text)
         .map_err(KeyError::io("read", path))?;
-    if text.len() as u64 > FILE_LENGTH_MAX {
+    if text.len() as u64 > length_max {
         return Err(KeyError::TooLong {
             path: path.to_path_buf(),
             found: text.len() as u64,
+            allowed: length_max,
         });
     }
     Ok(text)
@@ -483,7 +518,7 @@ impl LastSigned {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(KeyError::io("open", &path)(error)),
         };
-        let text = read_text(file, &path)?;
+        let text = read_text(file, &path, FILE_LENGTH_MAX)?;
         let damaged = |rule| KeyError::LastSignedDamaged {
             path: path.clone(),
             rule,

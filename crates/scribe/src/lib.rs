@@ -15,6 +15,7 @@
 
 pub mod barrier;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod consensus;
 pub mod error;
@@ -27,6 +28,7 @@ pub mod node;
 pub mod peer;
 pub mod publisher;
 pub mod repair;
+pub mod roster;
 pub mod sequencer;
 pub mod store;
 pub mod units;

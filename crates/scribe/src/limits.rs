@@ -36,6 +36,38 @@ pub const SEQUENCER_BYTES_MAX: usize = 64 * MIB;
 /// Submissions admitted to the sequencer at once.
 pub const SEQUENCER_SUBMISSIONS_MAX: usize = 65_536;
 
+/// Bytes of frames in one append to a peer, beyond its first frame.
+pub const REPLICATION_BYTES_MAX: usize = 4 * MIB;
+/// Heads, votes, status and other small messages between nodes.
+pub const PEER_CONTROL_LENGTH_MAX: usize = MIB;
+/// The list of sealed segments offered as a snapshot: footers of some 20 KiB each.
+pub const SNAPSHOT_OFFER_LENGTH_MAX: usize = 256 * MIB;
+/// Piece of a segment file fetched from a peer at once: what is lost when a transfer is cut short.
+pub const SEGMENT_PIECE_LENGTH: usize = MIB;
+/// How long an append or a piece of a segment may stand still before the connection counts as dead.
+pub const PEER_PROGRESS_MS: u64 = 10_000;
+/// How long a follower waits for the leader's read index.
+pub const READ_INDEX_TIMEOUT_MS: u64 = 2_000;
+
+/// Writes that wait to be carried to the leader; beyond it a write is refused with `overloaded`.
+pub const FORWARD_WAITING_MAX: usize = 16_384;
+/// Writes in one message to the leader.
+pub const FORWARD_JOBS_MAX: usize = 256;
+/// Messages to the leader that are not answered yet.
+pub const FORWARDS_IN_FLIGHT_MAX: usize = 8;
+/// Log entries received and not applied beyond which a node is not ready.
+pub const READY_LAG_MAX: u64 = 4_096;
+/// A join request: a token, two addresses and a certificate request.
+pub const JOIN_LENGTH_MAX: usize = 16 * 1_024;
+/// A message with writes for the leader: as much as the largest transaction, or as the largest value.
+pub const FORWARD_LENGTH_MAX: usize = 48 * MIB;
+/// `host:port` of a node.
+pub const ADDRESS_LENGTH_MAX: usize = 255 + 6;
+/// Log entries a learner may lag when it becomes a voter: it must not be the one a majority waits for.
+pub const PROMOTE_LAG_MAX: u64 = 256;
+/// Voters a new cluster can begin with: more only make each write wait for more disks.
+pub const BOOTSTRAP_MEMBERS_MAX: usize = 9;
+
 /// A segment is sealed once its frames reach this size …
 pub const SEGMENT_BYTES_MAX: u64 = 64 * MIB as u64;
 /// … or this many leaves, whichever comes first: 1,024 full level-0 tiles, and a bound on the open index.

@@ -1,14 +1,18 @@
 //! The one handle to a running node: start it, append, read, prove, shut it down.
 //!
 //! HTTP and the command line speak to this and to nothing below it. It wires the parts together (store, consensus,
-//! sequencer, publisher) and holds what belongs to none of them: the identity of the ledger, the system entries at its
-//! beginning, and the watch on free disk space. It decides nothing about entries.
+//! sequencer, publisher, peers) and holds what belongs to none of them: the identity of the ledger, the system entries
+//! at its beginning, its place in a cluster, and the watch on free disk space. It decides nothing about entries.
 
 mod background;
 mod beginning;
 mod entry;
+mod members;
+mod serving;
+mod starting;
+mod upkeep;
+mod writing;
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,28 +31,28 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::barrier::ReadBarrier;
-use crate::consensus::{ConsensusError, ConsensusNode, ConsensusOptions, NodeId, PeerAddress};
+use crate::cluster::files::{ClusterFiles, FilesError};
+use crate::cluster::forward::Forwarder;
+use crate::consensus::{ConsensusError, ConsensusNode, ConsensusOptions, Leadership};
 use crate::keys::Keys;
 use crate::limits;
+use crate::peer::{PeerTimeouts, Server, TlsIdentity};
 use crate::publisher::Publisher;
-use crate::sequencer::{Collector, Preparer, Reply, Sequencer, SequencerStats, UnitOutcome};
+use crate::roster;
+use crate::sequencer::{Preparer, Sequencer, SequencerStats, UnitOutcome};
 use crate::store::cache::CacheSizes;
-use crate::store::disk::Disk;
 use crate::store::error::StoreError;
 use crate::store::index::IndexKind;
 use crate::store::lock::DirLock;
 use crate::store::log::{LogOptions, LogStats};
-use crate::store::real_disk::RealDisk;
 use crate::store::scrub::Scrubber;
 use crate::store::{CheckError, CheckReport, OpenReport, ScanRange, Store, StoreOptions, Version};
 use crate::world::World;
 
-use background::{follow_seals, start_scrubber, watch_disk};
-pub use beginning::IMPORTING_FILE;
-use beginning::{FirstEntries, check_last_signed, identity, open_keys, refuse_unfinished_import};
-
 pub use background::ScrubStats;
+pub use beginning::IMPORTING_FILE;
 pub use entry::Entry;
+pub use members::{AdminError, Change, MemberStatus};
 
 pub use crate::consensus::HealthStatus;
 pub use crate::error::{AppendError, PublishError, ReadError};
@@ -66,8 +70,18 @@ pub struct NodeOptions {
     pub data_dir: PathBuf,
     /// Where keys and the last signed head live; outside `data_dir` and its backups.
     pub key_dir: PathBuf,
-    /// Host and port other nodes reach this one at.
+    /// Host and port other nodes reach this one at; port 0 takes a free one.
     pub raft_addr: String,
+    /// Host and port to listen on for other nodes, if it is not `raft_addr`.
+    pub raft_listen: String,
+    /// Whether nodes talk in plain text. Whoever reaches the port is believed then.
+    pub raft_plaintext: bool,
+    /// Whether this node never asks to become a voter.
+    pub stay_learner: bool,
+    /// How long to wait for peers.
+    pub peer_timeouts: PeerTimeouts,
+    /// Log entries this node may have received and not applied while it calls itself ready.
+    pub ready_lag_max: u64,
     /// Host and port clients reach this one at.
     pub http_addr: String,
     /// Name of a new ledger; an existing one must have it.
@@ -102,6 +116,11 @@ impl Default for NodeOptions {
             data_dir: PathBuf::from("scribe-data"),
             key_dir: PathBuf::from("scribe-keys"),
             raft_addr: "127.0.0.1:9001".to_owned(),
+            raft_listen: String::new(),
+            raft_plaintext: false,
+            stay_learner: false,
+            peer_timeouts: PeerTimeouts::default(),
+            ready_lag_max: limits::READY_LAG_MAX,
             http_addr: "127.0.0.1:8001".to_owned(),
             origin: None,
             value_length_max: limits::VALUE_LENGTH_DEFAULT_MAX,
@@ -139,6 +158,9 @@ pub enum StartError {
     /// The Raft core does not start.
     #[error(transparent)]
     Consensus(#[from] ConsensusError),
+    /// The files that make this node a member of a cluster cannot be used.
+    #[error(transparent)]
+    Files(#[from] FilesError),
     /// The first entries cannot be written.
     #[error("the first entries cannot be written: {0}")]
     Genesis(#[from] AppendError),
@@ -151,7 +173,8 @@ impl StartError {
             Self::Store(error) => split_hint(&error.to_string()).1,
             Self::Keys(error) => error.hint(),
             Self::Identity { hint, .. } => Some(hint.clone()),
-            Self::Consensus(_) | Self::Genesis(_) => None,
+            Self::Files(FilesError::Key(error)) => error.hint(),
+            Self::Consensus(_) | Self::Genesis(_) | Self::Files(_) => None,
         }
     }
 }
@@ -194,7 +217,11 @@ pub struct Node {
 struct Inner {
     store: Store,
     consensus: ConsensusNode,
+    leadership: watch::Receiver<Leadership>,
     sequencer: Sequencer,
+    forwarder: Forwarder,
+    /// Held while writes that belong in order are carried to the leader.
+    forwarded_in_order: tokio::sync::Mutex<()>,
     publisher: Publisher,
     barrier: ReadBarrier,
     preparer: Preparer,
@@ -207,160 +234,13 @@ struct Inner {
     scrub: Arc<ScrubStats>,
     scrubber: Mutex<Option<Scrubber>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
+    /// What makes this node a member of a cluster; `None` on a node that runs alone.
+    files: Option<ClusterFiles>,
+    tls: Option<Arc<TlsIdentity>>,
+    raft_server: Mutex<Option<Server>>,
 }
 
 impl Node {
-    /// Opens the directories, recovers, leads (a single voter always does), and writes the first entries of a new
-    /// ledger. When it returns, the node takes writes.
-    pub async fn start(options: NodeOptions) -> Result<Self, StartError> {
-        Self::start_on(options, Arc::new(RealDisk), IndexKind::Fjall).await
-    }
-
-    /// As [`Node::start`], on a disk and an index of the caller's making.
-    pub async fn start_on(
-        options: NodeOptions,
-        disk: Arc<dyn Disk>,
-        index: IndexKind,
-    ) -> Result<Self, StartError> {
-        refuse_unfinished_import(&options)?;
-        let identity = identity(&options, &*disk)?;
-        let store_options = store_options(&options, index);
-        let data_dir = options.data_dir.clone();
-        // Recovery reads files and may hash a segment or two: not on a task that serves others.
-        let (store, open_report) = tokio::task::spawn_blocking(move || {
-            Store::open(disk, &data_dir, identity, store_options)
-        })
-        .await
-        .map_err(|error| ConsensusError::Stopped(error.to_string()))??;
-        let keys = match open_keys(&options, identity.node_id) {
-            Ok(keys) => keys,
-            Err(error) => {
-                store.shutdown();
-                return Err(error);
-            }
-        };
-        let node_id = identity.node_id;
-        let consensus = match ConsensusNode::start(node_id, store.clone(), options.consensus).await
-        {
-            Ok(consensus) => consensus,
-            Err(error) => {
-                store.shutdown();
-                return Err(error.into());
-            }
-        };
-        let started = Self::run(
-            options,
-            store.clone(),
-            open_report,
-            node_id,
-            keys,
-            consensus.clone(),
-        )
-        .await;
-        if started.is_err() {
-            let _ = consensus.shutdown().await;
-            store.shutdown();
-        }
-        started
-    }
-
-    async fn run(
-        options: NodeOptions,
-        store: Store,
-        open_report: OpenReport,
-        node_id: NodeId,
-        (keys, key_lock): (Arc<Keys>, DirLock),
-        consensus: ConsensusNode,
-    ) -> Result<Self, StartError> {
-        let address = PeerAddress {
-            raft_addr: options.raft_addr.clone(),
-            http_addr: options.http_addr.clone(),
-        };
-        if !consensus.is_initialized().await? {
-            consensus
-                .initialize(BTreeMap::from([(node_id, address.clone())]))
-                .await?;
-        }
-        // Leading with an entry of the own term applied means: everything the log holds is applied too.
-        consensus.wait_leading(RECOVERY_TIMEOUT).await?;
-        check_last_signed(&options, &store, &keys)?;
-        if consensus
-            .peer_address(node_id)
-            .is_some_and(|known| known != address)
-        {
-            consensus.set_address(node_id, address).await?;
-        }
-        let disk_full = Arc::new(AtomicBool::new(false));
-        let (sequencer, sequencer_task) = Sequencer::start(
-            consensus.clone(),
-            store.clone(),
-            options.world.clone(),
-            Arc::clone(&disk_full),
-        );
-        let preparer = Preparer::new(options.world.clone(), options.value_length_max);
-        let first_entries = FirstEntries {
-            store: &store,
-            sequencer: &sequencer,
-            preparer: &preparer,
-        };
-        first_entries.write(&options, node_id, &keys).await?;
-        let (publisher, publisher_task) = Publisher::start(
-            consensus.clone(),
-            store.clone(),
-            Arc::clone(&keys),
-            options.key_dir.clone(),
-            options.world.clone(),
-            Duration::from_millis(options.publish_interval_ms),
-        );
-        let disk_task = watch_disk(
-            store.clone(),
-            options.disk_reserve_bytes,
-            Arc::clone(&disk_full),
-        );
-        let purge_task = follow_seals(store.clone(), consensus.clone());
-        let scrub = Arc::new(ScrubStats::default());
-        let scrubber = start_scrubber(&store, options.scrub_bytes_per_second, Arc::clone(&scrub));
-        let node = Self {
-            inner: Arc::new(Inner {
-                barrier: ReadBarrier::start(consensus.clone()),
-                store,
-                consensus,
-                sequencer,
-                publisher,
-                preparer,
-                keys,
-                key_lock: Mutex::new(Some(key_lock)),
-                options,
-                open_report,
-                disk_full,
-                scrub,
-                scrubber: Mutex::new(scrubber),
-                tasks: Mutex::new(vec![sequencer_task, publisher_task, disk_task, purge_task]),
-            }),
-        };
-        Ok(node)
-    }
-
-    /// Stops: no new writes, what was proposed is settled, the Raft core ends, the store is closed. A kill at any point
-    /// loses nothing that was acknowledged.
-    pub async fn shutdown(&self) {
-        let tasks = std::mem::take(&mut *self.inner.tasks.lock());
-        drop(self.inner.scrubber.lock().take());
-        if let Err(error) = self.inner.consensus.shutdown().await {
-            tracing::warn!(%error, "the Raft core did not stop cleanly");
-        }
-        for task in &tasks {
-            task.abort();
-        }
-        for task in tasks {
-            // A task that is just writing the last signed head finishes that first.
-            let _ = task.await;
-        }
-        drop(self.inner.key_lock.lock().take());
-        let store = self.inner.store.clone();
-        let _ = tokio::task::spawn_blocking(move || store.shutdown()).await;
-    }
-
     /// Resolves with the reason when the node must stop: a failed sync, a diverged tree, a signature that would
     /// contradict an earlier one.
     pub fn fatal(&self) -> impl Future<Output = String> + Send + 'static {
@@ -379,99 +259,6 @@ impl Node {
     /// What opening the data directory found and repaired.
     pub fn open_report(&self) -> &OpenReport {
         &self.inner.open_report
-    }
-
-    // Writes.
-
-    /// Appends one write; returns once a majority has it on disk and it is applied here.
-    pub async fn append(&self, write: Write) -> Result<Appended, AppendError> {
-        let (sender, receiver) = oneshot::channel();
-        match self.inner.preparer.write(write, Reply::One(sender)) {
-            Ok(unit) => self.inner.sequencer.submit(unit),
-            Err((error, _)) => return Err(error),
-        }
-        let entries = outcome(receiver).await?.into_entries();
-        entries
-            .into_iter()
-            .next()
-            .ok_or(AppendError::UnknownOutcome)
-    }
-
-    /// Appends writes in order, each for itself: the bulk path. The results are in the order of the writes.
-    pub async fn append_many(&self, writes: Vec<Write>) -> Vec<Result<Appended, AppendError>> {
-        if writes.is_empty() {
-            return Vec::new();
-        }
-        let (collector, done) = Collector::new(writes.len());
-        for (slot, write) in writes.into_iter().enumerate() {
-            let reply = Reply::Slot {
-                collector: Arc::clone(&collector),
-                slot,
-            };
-            match self.inner.preparer.write(write, reply) {
-                Ok(unit) => self.inner.sequencer.submit(unit),
-                Err((error, reply)) => reply.send(Err(error)),
-            }
-        }
-        // What has not answered by the deadline is unknown.
-        let _ = tokio::time::timeout(REQUEST_TIMEOUT, done).await;
-        collector
-            .take()
-            .into_iter()
-            .map(|outcome| {
-                outcome?
-                    .into_entries()
-                    .into_iter()
-                    .next()
-                    .ok_or(AppendError::UnknownOutcome)
-            })
-            .collect()
-    }
-
-    /// Appends all operations of a transaction, or none.
-    pub async fn append_transaction(
-        &self,
-        transaction: Transaction,
-    ) -> Result<TransactionAppended, AppendError> {
-        let (sender, receiver) = oneshot::channel();
-        match self
-            .inner
-            .preparer
-            .transaction(transaction, Reply::One(sender))
-        {
-            Ok(unit) => self.inner.sequencer.submit(unit),
-            Err((error, _)) => return Err(error),
-        }
-        let appended = outcome(receiver).await?;
-        let (tree_size, replayed) = (appended.tree_size(), appended.replayed);
-        Ok(TransactionAppended {
-            entries: appended.into_entries(),
-            tree_size,
-            replayed,
-        })
-    }
-
-    /// Appends entries carried over from another copy of the ledger, byte for byte. Only for an offline import: a
-    /// server never offers it. At most [`limits::FRAME_OPERATIONS_MAX`] at once.
-    pub async fn import(&self, entries: Vec<CarriedEntry>) -> Result<TreeSize, AppendError> {
-        if entries.is_empty() {
-            return Ok(self.applied_size());
-        }
-        if entries.len() > limits::FRAME_OPERATIONS_MAX {
-            return Err(AppendError::Invalid {
-                rule: format!(
-                    "at most {} entries are carried over at once, found {}",
-                    limits::FRAME_OPERATIONS_MAX,
-                    entries.len()
-                ),
-                hint: None,
-            });
-        }
-        let (sender, receiver) = oneshot::channel();
-        self.inner
-            .sequencer
-            .submit(self.inner.preparer.carried(entries, Reply::One(sender)));
-        Ok(outcome(receiver).await?.tree_size())
     }
 
     // Reads. All but the barrier are synchronous: mostly a few microseconds from a cache or the page cache.
@@ -680,18 +467,31 @@ impl Node {
         Ok(self.inner.store.root_at(size)?)
     }
 
-    /// What the ledger says about itself.
+    /// What the ledger says about itself: its key, the keys its voters announced, and a policy that demands a majority
+    /// of them.
     pub fn ledger(&self) -> LedgerInfo {
         let keys = &self.inner.keys;
-        let node_key = keys.node.verifier_key().clone();
-        let name = format!("node-{}", self.inner.consensus.health_check().node_id);
-        let policy = Policy::majority(keys.ledger.verifier_key().clone(), vec![(name, node_key)]);
+        let voters = self.inner.consensus.voters();
+        // A key that cannot be read is left out: what is here is a hint, and the client's policy is its own.
+        let mut announced = roster::node_keys(&self.inner.store, &keys.origin).unwrap_or_default();
+        announced.retain(|id, _| voters.contains(id));
+        let own = self.inner.consensus.node_id();
+        if voters.contains(&own) {
+            announced
+                .entry(own)
+                .or_insert_with(|| keys.node.verifier_key().clone());
+        }
+        let ledger_key = keys.ledger.verifier_key();
+        let mut verifier_keys = vec![ledger_key.to_text()];
+        verifier_keys.extend(announced.values().map(|key| key.to_text()));
+        let named = announced
+            .into_iter()
+            .map(|(id, key)| (format!("node-{id}"), key))
+            .collect();
+        let policy = Policy::majority(ledger_key.clone(), named);
         LedgerInfo {
             origin: keys.origin.clone(),
-            verifier_keys: vec![
-                keys.ledger.verifier_key().to_text(),
-                keys.node.verifier_key().to_text(),
-            ],
+            verifier_keys,
             policy: policy.map(|policy| policy.to_text()).unwrap_or_default(),
         }
     }
@@ -714,6 +514,15 @@ impl Node {
         }
         if health.current_leader.is_none() {
             return Err("no leader is known".to_owned());
+        }
+        let last = health.last_log_index.map_or(0, |index| index.0);
+        let applied = health.last_applied.map_or(0, |index| index.0);
+        let lag = last.saturating_sub(applied);
+        if lag > self.inner.options.ready_lag_max {
+            return Err(format!(
+                "{lag} log entries are not applied yet, at most {} are allowed",
+                self.inner.options.ready_lag_max
+            ));
         }
         Ok(())
     }

@@ -23,9 +23,6 @@ use crate::limits;
 use crate::store::frame::{self, Frame, FrameKind, LogIndex};
 use crate::store::log::{Flushed, Log};
 
-/// Bytes one replication or apply read returns at most, beyond its first entry.
-const READ_BYTES_MAX: usize = 4 * limits::MIB;
-
 type RaftEntryOf = openraft::type_config::alias::EntryOf<TypeConfig>;
 
 /// The log store: cheap to clone, and its own reader.
@@ -192,7 +189,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
         let mut start = self.readable_from(start);
         let mut entries = Vec::new();
         while start < end {
-            let frames = self.log.read(start..end, READ_BYTES_MAX)?;
+            let frames = self.log.read(start..end, limits::REPLICATION_BYTES_MAX)?;
             let Some(last) = frames.last() else { break };
             start = last.log_id.index.0 + 1;
             for frame in &frames {
@@ -222,7 +219,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
             return Ok(Vec::new());
         }
         self.log
-            .read(start..end, READ_BYTES_MAX)?
+            .read(start..end, limits::REPLICATION_BYTES_MAX)?
             .iter()
             .map(entry_of)
             .collect()

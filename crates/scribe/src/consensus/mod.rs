@@ -4,9 +4,13 @@
 //! barrier, change the membership, ask how it is. It decides nothing about entries: frames arrive complete from the
 //! sequencer and are judged by [`crate::ledger`].
 
+mod answer;
 mod log_store;
+mod members;
 pub mod membership;
 mod network;
+pub mod rpc;
+mod snapshot;
 mod state_machine;
 #[cfg(test)]
 mod tests;
@@ -24,11 +28,14 @@ use openraft::error::{
 use openraft::impls::OneshotResponder;
 use openraft::type_config::alias::WriteResponderOf;
 use openraft::{ChangeMembers, Config, Raft, RaftMetrics, ReadPolicy, ServerState, SnapshotPolicy};
-use parking_lot::RwLock;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Mutex, oneshot, watch};
 
+pub use answer::AnswerError;
 pub use log_store::LogStore;
-pub use network::NetworkFactory;
+pub use members::Member;
+pub use network::Transport;
+use network::{NetworkFactory, Overrides};
+pub use snapshot::CatchUp;
 pub use state_machine::{SnapshotManifest, StateMachine, replay};
 use type_config::leader_of;
 pub use type_config::{AppliedOutcome, NodeId, PeerAddress, Proposal, TypeConfig};
@@ -46,6 +53,8 @@ pub struct ConsensusOptions {
     pub election_timeout_min_ms: u64,
     /// Longest such silence; also the leader's lease.
     pub election_timeout_max_ms: u64,
+    /// How fast this node fetches sealed segments it lacks; 0 means as fast as it can.
+    pub snapshot_bytes_per_second: u64,
 }
 
 impl Default for ConsensusOptions {
@@ -54,6 +63,7 @@ impl Default for ConsensusOptions {
             heartbeat_interval_ms: 250,
             election_timeout_min_ms: 1_500,
             election_timeout_max_ms: 3_000,
+            snapshot_bytes_per_second: 0,
         }
     }
 }
@@ -123,6 +133,9 @@ pub enum ConsensusError {
     /// A majority of voters cannot be reached.
     #[error("a majority of voters cannot be reached")]
     NoQuorum,
+    /// Another node that was needed did not answer.
+    #[error("{0}")]
+    Unavailable(String),
     /// The change asked for is not allowed now.
     #[error("{0}")]
     Refused(String),
@@ -139,8 +152,12 @@ pub struct ConsensusNode {
     raft: RaftHandle,
     node_id: NodeId,
     leadership: watch::Receiver<Leadership>,
-    /// Addresses known locally. They override what the membership says and never replace it as the truth.
-    peers: Arc<RwLock<BTreeMap<NodeId, PeerAddress>>>,
+    store: Store,
+    transport: Transport,
+    overrides: Overrides,
+    /// Held while a snapshot is received.
+    receiving: Arc<Mutex<()>>,
+    catch_up: Arc<CatchUp>,
 }
 
 impl std::fmt::Debug for ConsensusNode {
@@ -159,6 +176,7 @@ impl ConsensusNode {
         node_id: NodeId,
         store: Store,
         options: ConsensusOptions,
+        transport: Transport,
     ) -> Result<Self, ConsensusError> {
         let config = Config {
             cluster_name: "scribe".to_owned(),
@@ -184,11 +202,12 @@ impl ConsensusNode {
             .validate()
             .map_err(|error| ConsensusError::Refused(error.to_string()))?;
         let log_store = LogStore::new(store.log().clone());
-        let state_machine = StateMachine::new(store);
+        let state_machine = StateMachine::new(store.clone());
+        let overrides = Overrides::default();
         let raft = Raft::new(
             node_id,
             Arc::new(config),
-            NetworkFactory,
+            NetworkFactory::new(node_id, transport.clone(), Arc::clone(&overrides)),
             log_store,
             state_machine,
         )
@@ -199,7 +218,11 @@ impl ConsensusNode {
             raft,
             node_id,
             leadership,
-            peers: Arc::default(),
+            store,
+            transport,
+            overrides,
+            receiving: Arc::default(),
+            catch_up: Arc::new(CatchUp::new(options.snapshot_bytes_per_second)),
         };
         // Alone, there is nobody whose lease must run out first: stand for election at once instead of after a timeout.
         let voters: Vec<NodeId> = node.metrics().membership_config.voter_ids().collect();
@@ -295,12 +318,27 @@ impl ConsensusNode {
     /// Remembers where a peer is reached from here. An override of the replicated address only: it neither adds the
     /// peer to the group nor survives a restart.
     pub fn register_peer(&self, id: NodeId, address: PeerAddress) {
-        self.peers.write().insert(id, address);
+        self.overrides.write().insert(id, address);
+    }
+
+    /// Forgets every address of [`Self::register_peer`].
+    pub fn unregister_peers(&self) {
+        self.overrides.write().clear();
+    }
+
+    /// How far this node is with fetching segments it lacks.
+    pub fn catch_up(&self) -> &CatchUp {
+        &self.catch_up
+    }
+
+    /// Counters of the connections to each peer.
+    pub fn peer_stats(&self) -> Vec<crate::peer::PeerStats> {
+        self.transport.pool.as_ref().map(crate::peer::Pool::stats).unwrap_or_default()
     }
 
     /// Where a peer is reached: the local override, else the replicated membership.
     pub fn peer_address(&self, id: NodeId) -> Option<PeerAddress> {
-        if let Some(address) = self.peers.read().get(&id) {
+        if let Some(address) = self.overrides.read().get(&id) {
             return Some(address.clone());
         }
         self.raft
@@ -379,15 +417,18 @@ impl ConsensusNode {
         }
     }
 
-    /// Waits until everything committed before the call is applied here, confirmed by a majority. What is read after
-    /// it is linearizable. One call may serve any number of readers that were waiting when it began.
+    /// Waits until everything committed before the call is applied here, confirmed by a majority: on a node that does
+    /// not lead, through the leader's read index. What is read after it is linearizable. One call may serve any number
+    /// of readers that were waiting when it began.
     pub async fn read_barrier(&self) -> Result<(), ConsensusError> {
         match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
             Ok(_) => Ok(()),
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
-                Err(ConsensusError::NotLeader {
-                    leader: forward.leader_id,
-                })
+                match forward.leader_id {
+                    // This node may lead with a lapsed lease: then there is nobody else to ask.
+                    Some(leader) if leader != self.node_id => self.remote_read_barrier(leader).await,
+                    leader => Err(ConsensusError::NotLeader { leader }),
+                }
             }
             Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
                 Err(ConsensusError::NoQuorum)

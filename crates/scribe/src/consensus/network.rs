@@ -1,40 +1,86 @@
 //! The transport between nodes, as openraft sees it.
 //!
-//! A ledger of one voter has no peers, and this program carries no peer transport yet: every call to another node is
-//! answered `Unreachable`, never with a made-up grant, so that a membership with a second voter waits instead of
-//! pretending (a synthesized pre-vote grant would let an isolated node disturb the others).
+//! Thin: a call becomes a message ([`super::rpc`]) on one of the long-lived connections of [`crate::peer`], and what
+//! can go wrong becomes the error openraft acts on. There is no retry in here: openraft repeats a call with its own
+//! back-off. A node without peers answers every call `Unreachable`, never with a made-up grant.
+//!
+//! | went wrong | openraft hears | and then |
+//! |---|---|---|
+//! | no connection, refused handshake, the peer's node has failed | `Unreachable` | backs off |
+//! | connection lost in mid-call | `Network` | tries again at once |
+//! | no answer in time | `Timeout` | tries again at once |
 
+use std::collections::BTreeMap;
 use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use openraft::OptionalSend;
-use openraft::error::{RPCError, ReplicationClosed, StreamingError, Unreachable};
-use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::error::{
+    NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
+};
+use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
+use openraft::type_config::alias::{SnapshotOf, VoteOf};
+use parking_lot::RwLock;
 
+use super::rpc::{self, MalformedMessage, kind};
 use super::state_machine::SnapshotManifest;
 use super::type_config::{NodeId, PeerAddress, TypeConfig};
+use crate::limits;
+use crate::peer::{CallError, Lane, Pool, Wait};
 
-/// Makes a `Network` for each peer.
+/// Addresses known locally. They override what the membership says and never replace it as the truth.
+pub(super) type Overrides = Arc<RwLock<BTreeMap<NodeId, PeerAddress>>>;
+
+/// How this node reaches its peers.
 #[derive(Debug, Clone, Default)]
-pub struct NetworkFactory;
-
-/// The way to one peer.
-#[derive(Debug, Clone)]
-pub struct Network {
-    target: NodeId,
-    address: PeerAddress,
+pub struct Transport {
+    /// Connections; `None` on a node that runs alone.
+    pub pool: Option<Pool>,
+    /// Where peers reach this node, told to whoever is offered a snapshot.
+    pub own_raft_addr: String,
 }
 
-impl Network {
-    fn unreachable(&self) -> Unreachable<TypeConfig> {
-        let text = format!(
-            "node {} at {} cannot be reached: this node runs alone",
-            self.target, self.address.raft_addr
-        );
-        Unreachable::new(&std::io::Error::new(std::io::ErrorKind::NotConnected, text))
+/// Makes a [`Network`] for each peer and purpose, so that a large append or a snapshot never stands in the way of a
+/// heartbeat or a vote.
+#[derive(Debug, Clone)]
+pub struct NetworkFactory {
+    node_id: NodeId,
+    transport: Transport,
+    overrides: Overrides,
+}
+
+/// The way to one peer for one purpose.
+#[derive(Debug, Clone)]
+pub struct Network {
+    factory: NetworkFactory,
+    target: NodeId,
+    address: PeerAddress,
+    lane: Lane,
+}
+
+impl NetworkFactory {
+    pub(super) fn new(node_id: NodeId, transport: Transport, overrides: Overrides) -> Self {
+        Self {
+            node_id,
+            transport,
+            overrides,
+        }
+    }
+
+    fn network(&self, target: NodeId, node: &PeerAddress, lane: Lane) -> Network {
+        Network {
+            factory: self.clone(),
+            target,
+            address: node.clone(),
+            lane,
+        }
     }
 }
 
@@ -42,55 +88,179 @@ impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
     type Network = Network;
 
     async fn new_client(&mut self, target: NodeId, node: &PeerAddress) -> Network {
-        Network {
-            target,
-            address: node.clone(),
+        self.network(target, node, Lane::Replication)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: NodeId, node: &PeerAddress) -> Network {
+        self.network(target, node, Lane::Control)
+    }
+
+    async fn new_snapshot_client(&mut self, target: NodeId, node: &PeerAddress) -> Network {
+        self.network(target, node, Lane::Bulk)
+    }
+}
+
+/// What went wrong with a call, before it is one of openraft's errors.
+enum Failure {
+    Call(CallError),
+    Malformed(MalformedMessage),
+}
+
+impl From<MalformedMessage> for Failure {
+    fn from(error: MalformedMessage) -> Self {
+        Self::Malformed(error)
+    }
+}
+
+impl Network {
+    async fn call(
+        &self,
+        lane: Lane,
+        kind: u8,
+        parts: Vec<Bytes>,
+        wait: Wait,
+    ) -> Result<Bytes, Failure> {
+        let Some(pool) = &self.factory.transport.pool else {
+            return Err(Failure::Call(CallError::Unreachable {
+                text: "this node runs alone".to_owned(),
+            }));
+        };
+        let address = match self.factory.overrides.read().get(&self.target) {
+            Some(known) => known.raft_addr.clone(),
+            None => self.address.raft_addr.clone(),
+        };
+        pool.call(self.target, &address, lane, kind, parts, wait)
+            .await
+            .map_err(Failure::Call)
+    }
+
+    fn error(&self, failure: Failure, action: RPCTypes, timeout: Duration) -> RPCError<TypeConfig> {
+        let failure = match failure {
+            Failure::Call(failure) => failure,
+            // A peer that speaks another language will not speak ours a moment later.
+            Failure::Malformed(error) => {
+                let error = io::Error::new(io::ErrorKind::InvalidData, error);
+                return RPCError::Unreachable(Unreachable::new(&error));
+            }
+        };
+        match failure {
+            CallError::TimedOut => RPCError::Timeout(Timeout {
+                action,
+                id: self.factory.node_id,
+                target: self.target,
+                timeout,
+            }),
+            CallError::Lost { .. } => RPCError::Network(NetworkError::from_string(failure)),
+            CallError::Unreachable { .. }
+            | CallError::Refused { .. }
+            | CallError::Remote { .. } => {
+                let text = format!("node {}: {failure}", self.target);
+                RPCError::Unreachable(Unreachable::from_string(text))
+            }
         }
     }
 }
+
+const PROGRESS: Duration = Duration::from_millis(limits::PEER_PROGRESS_MS);
 
 impl RaftNetworkV2<TypeConfig> for Network {
     type SnapshotData = SnapshotManifest;
 
     async fn append_entries(
         &mut self,
-        _rpc: AppendEntriesRequest<TypeConfig>,
-        _option: RPCOption,
+        request: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Err(RPCError::Unreachable(self.unreachable()))
+        // A heartbeat that is late is as good as none. Entries take as long as they take: openraft's deadline would cut
+        // a large value on a slow link for ever.
+        let wait = match self.lane {
+            Lane::Control => Wait::Deadline(option.hard_ttl()),
+            _ => Wait::Progress(PROGRESS),
+        };
+        self.call(
+            self.lane,
+            kind::APPEND,
+            rpc::encode_append(&request),
+            wait,
+        )
+        .await
+        .and_then(|body| Ok(rpc::decode_append_response(&body)?))
+        .map_err(|failure| self.error(failure, RPCTypes::AppendEntries, option.hard_ttl()))
     }
 
     async fn vote(
         &mut self,
-        _rpc: VoteRequest<TypeConfig>,
-        _option: RPCOption,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Err(RPCError::Unreachable(self.unreachable()))
+        self.call_vote(kind::VOTE, &request, option.hard_ttl()).await
     }
 
     async fn pre_vote(
         &mut self,
-        _rpc: VoteRequest<TypeConfig>,
-        _option: RPCOption,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Err(RPCError::Unreachable(self.unreachable()))
+        self.call_vote(kind::PRE_VOTE, &request, option.hard_ttl())
+            .await
     }
 
     async fn full_snapshot(
         &mut self,
-        _vote: openraft::type_config::alias::VoteOf<TypeConfig>,
-        _snapshot: openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotManifest>,
-        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
-        _option: RPCOption,
+        vote: VoteOf<TypeConfig>,
+        snapshot: SnapshotOf<TypeConfig, SnapshotManifest>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        Err(StreamingError::Unreachable(self.unreachable()))
+        let own_address = &self.factory.transport.own_raft_addr;
+        let parts = rpc::encode_snapshot_offer(&vote, own_address, &snapshot.snapshot);
+        // The peer fetches what it lacks and says that it is alive meanwhile.
+        let call = self.call(Lane::Bulk, kind::SNAPSHOT, parts, Wait::Progress(PROGRESS));
+        let answer = tokio::select! {
+            closed = cancel => return Err(StreamingError::Closed(closed)),
+            answer = call => answer,
+        };
+        answer
+            .and_then(|body| Ok(rpc::decode_snapshot_answer(&body)?))
+            .map_err(|failure| {
+                let error = self.error(failure, RPCTypes::InstallSnapshot, option.hard_ttl());
+                tracing::warn!(target_node = self.target, %error, "a snapshot was not taken");
+                error.into()
+            })
     }
 
     async fn transfer_leader(
         &mut self,
-        _request: TransferLeaderRequest<TypeConfig>,
-        _option: RPCOption,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Err(RPCError::Unreachable(self.unreachable()))
+        self.call(
+            Lane::Control,
+            kind::TRANSFER,
+            rpc::encode_transfer_request(&request),
+            Wait::Deadline(option.hard_ttl()),
+        )
+        .await
+        .and_then(|body| Ok(rpc::decode_transfer_response(&body)?))
+        .map_err(|failure| self.error(failure, RPCTypes::TransferLeader, option.hard_ttl()))
+    }
+}
+
+impl Network {
+    async fn call_vote(
+        &self,
+        kind: u8,
+        request: &VoteRequest<TypeConfig>,
+        timeout: Duration,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.call(
+            Lane::Control,
+            kind,
+            rpc::encode_vote_request(request),
+            Wait::Deadline(timeout),
+        )
+        .await
+        .and_then(|body| Ok(rpc::decode_vote_response(&body)?))
+        .map_err(|failure| self.error(failure, RPCTypes::Vote, timeout))
     }
 }

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use scribe_proof::index::TreeSize;
-use scribe_proof::leaf::{Leaf, SystemKind};
+use scribe_proof::leaf::SystemKind;
 use tokio::sync::oneshot;
 
 use super::{NodeOptions, StartError, outcome};
+use crate::cluster::files::{ClusterFiles, hex};
 use crate::consensus::{ConsensusError, NodeId};
 use crate::keys::{KeyDir, Keys, LastSigned};
-use crate::limits;
+use crate::roster::{key_body, system_entries};
 use crate::sequencer::{Preparer, Reply, Sequencer};
 use crate::store::Store;
 use crate::store::disk::Disk;
@@ -50,11 +51,48 @@ pub(super) fn open_keys(
     Ok((Arc::new(keys), lock))
 }
 
-/// Who this node is: what the data directory says, or, for a new one, node 1 of a new cluster.
-pub(super) fn identity(options: &NodeOptions, disk: &dyn Disk) -> Result<LogIdentity, StartError> {
-    match crate::store::vote::read_identity(disk, &options.data_dir)? {
-        Some(identity) => Ok(identity),
-        None => Ok(LogIdentity {
+/// Who this node is: what data and key directory agree on, or, where both are new, node 1 of a new cluster.
+pub(super) fn identity(
+    options: &NodeOptions,
+    disk: &dyn Disk,
+    files: Option<&ClusterFiles>,
+) -> Result<LogIdentity, StartError> {
+    let found = crate::store::vote::read_identity(disk, &options.data_dir)?;
+    let expected = files.map(|files| LogIdentity {
+        cluster_id: files.cluster_id,
+        node_id: files.node_id,
+    });
+    match (found, expected) {
+        (Some(found), Some(expected)) if found != expected => Err(StartError::Identity {
+            rule: format!(
+                "the data directory is of node {} of cluster {}, the key directory of node {} of cluster {}",
+                found.node_id,
+                hex(&found.cluster_id),
+                expected.node_id,
+                hex(&expected.cluster_id)
+            ),
+            hint: "each node keeps its own two directories: a copy of another node's data is no new node; give it \
+                   empty directories and a join token"
+                .to_owned(),
+        }),
+        // Others count on what this node promised and stored; an empty disk under its id would forget both.
+        (None, Some(expected)) if files.is_some_and(ClusterFiles::has_started) => {
+            Err(StartError::Identity {
+                rule: format!(
+                    "the data of node {} is gone: `{}` holds none, but it had begun",
+                    expected.node_id,
+                    options.data_dir.display()
+                ),
+                hint: format!(
+                    "check --data-dir; if the disk is lost, remove node {} (`scribe cluster remove {}` on another node) \
+                     and join as a new node with empty directories and a new token",
+                    expected.node_id, expected.node_id
+                ),
+            })
+        }
+        (Some(found), _) => Ok(found),
+        (None, Some(expected)) => Ok(expected),
+        (None, None) => Ok(LogIdentity {
             cluster_id: options.world.random(),
             node_id: 1,
         }),
@@ -150,39 +188,23 @@ impl FirstEntries<'_> {
 
     /// Whether this body is announced by a system entry of this kind, and whether any of the kind is there.
     fn announced(&self, kind: SystemKind, body: &Bytes) -> Result<(bool, bool), StartError> {
-        let failed = |error: std::io::Error| ConsensusError::Stopped(error.to_string());
-        let mut below = self.store.applied().tree_size;
-        let mut any = false;
-        loop {
-            let page = self
-                .store
-                .history(b"", below, limits::PAGE_LIMIT_DEFAULT)
-                .map_err(failed)?;
-            let Some(oldest) = page.last() else {
-                return Ok((false, any));
-            };
-            below = TreeSize::new(oldest.index.get());
-            for version in &page {
-                let entry = match self.store.entry_of(version) {
-                    Ok(entry) => entry,
-                    // Damage in a sealed segment must not keep the rest from being served. What cannot be read was
-                    // announced when it could: announcing it again would be the wrong guess.
-                    Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-                        tracing::error!(%error, index = %version.index, "a system entry cannot be read");
-                        return Ok((true, true));
-                    }
-                    Err(error) => return Err(failed(error).into()),
-                };
-                let Ok(leaf) = Leaf::parse(&entry.leaf) else {
-                    continue;
-                };
-                if leaf.subtype == kind as u16 {
-                    any = true;
-                    if leaf.body == &body[..] {
-                        return Ok((true, true));
-                    }
-                }
+        let (mut known, mut any) = (false, false);
+        let visited = system_entries(self.store, |subtype, found| {
+            if subtype == kind as u16 {
+                any = true;
+                known = found == &body[..];
             }
+            known
+        });
+        match visited {
+            Ok(()) => Ok((known, any)),
+            // Damage in a sealed segment must not keep the rest from being served. What cannot be read was announced
+            // when it could: announcing it again would be the wrong guess.
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                tracing::error!(%error, "a system entry cannot be read");
+                Ok((true, true))
+            }
+            Err(error) => Err(ConsensusError::Stopped(error.to_string()).into()),
         }
     }
 
@@ -193,15 +215,4 @@ impl FirstEntries<'_> {
         outcome(receiver).await?;
         Ok(())
     }
-}
-
-/// Body of a key announcement: `[u64 node id ‖] u8 key type ‖ 32-byte public key`.
-fn key_body(node_id: Option<NodeId>, key_type: u8, public_key: &[u8; 32]) -> Bytes {
-    let mut body = Vec::with_capacity(41);
-    if let Some(node_id) = node_id {
-        body.extend_from_slice(&node_id.to_be_bytes());
-    }
-    body.push(key_type);
-    body.extend_from_slice(public_key);
-    body.into()
 }

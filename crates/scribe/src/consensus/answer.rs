@@ -1,0 +1,170 @@
+//! The server side of Raft: what a peer asks, answered by the Raft core.
+//!
+//! A message of an unknown kind or with malformed bytes is an error to its sender and nothing else. What a message may
+//! do is the Raft core's to judge: a node that was removed can ask, and is refused by vote and lease.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::ReadPolicy;
+use openraft::error::{LinearizableReadError, RaftError};
+use prost::Message as _;
+
+use super::rpc::{self, MalformedMessage, ReadIndexAnswer, SegmentRequest, kind};
+use super::{ConsensusError, ConsensusNode, NodeId};
+use crate::limits;
+use crate::peer::{CallError, Lane, ProgressHandle, Wait};
+
+/// Why a peer's message got no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AnswerError {
+    /// Its bytes are no message.
+    #[error(transparent)]
+    Malformed(#[from] MalformedMessage),
+    /// No message of this kind is known.
+    #[error("message kind 0x{0:02x} is not known")]
+    UnknownKind(u8),
+    /// This node cannot answer, now or for ever.
+    #[error("{0}")]
+    Failed(String),
+}
+
+fn failed(error: &dyn std::fmt::Display) -> AnswerError {
+    AnswerError::Failed(error.to_string())
+}
+
+impl ConsensusNode {
+    /// Whether [`Self::answer`] knows this kind of message.
+    pub const fn answers(kind: u8) -> bool {
+        matches!(kind, kind::APPEND..=kind::READ_INDEX)
+    }
+
+    /// The longest body a message of this kind may have; it is refused before memory is set aside.
+    pub const fn body_length_max(kind: u8) -> usize {
+        match kind {
+            // One read of the log, which may be a little more than its target, or one frame of any size.
+            kind::APPEND => limits::REPLICATION_BYTES_MAX + 2 * limits::FRAME_PART_LENGTH_MAX,
+            kind::SNAPSHOT => limits::SNAPSHOT_OFFER_LENGTH_MAX,
+            _ => limits::PEER_CONTROL_LENGTH_MAX,
+        }
+    }
+
+    /// Answers one message of `sender`.
+    ///
+    /// # Errors
+    /// Malformed bytes, an unknown kind, or a Raft core that has stopped.
+    pub async fn answer(
+        &self,
+        sender: NodeId,
+        kind: u8,
+        body: Bytes,
+        progress: &ProgressHandle,
+    ) -> Result<Vec<Bytes>, AnswerError> {
+        match kind {
+            kind::APPEND => {
+                let request = rpc::decode_append(body)?;
+                let answer = self.raft.append_entries(request).await;
+                Ok(rpc::encode_append_response(
+                    &answer.map_err(|error| failed(&error))?,
+                ))
+            }
+            kind::VOTE | kind::PRE_VOTE => {
+                let request = rpc::decode_vote_request(&body)?;
+                let answer = if kind == kind::VOTE {
+                    self.raft.vote(request).await
+                } else {
+                    self.raft.pre_vote(request).await
+                };
+                Ok(rpc::encode_vote_response(
+                    &answer.map_err(|error| failed(&error))?,
+                ))
+            }
+            kind::TRANSFER => {
+                let request = rpc::decode_transfer_request(&body)?;
+                let answer = self.raft.handle_transfer_leader(request).await;
+                Ok(rpc::encode_transfer_response(
+                    &answer.map_err(|error| failed(&error))?,
+                ))
+            }
+            kind::SNAPSHOT => self.receive_snapshot(sender, body, progress).await,
+            kind::SEGMENT => {
+                let request = SegmentRequest::decode(body).map_err(MalformedMessage::from)?;
+                self.segment_bytes(request).await
+            }
+            kind::READ_INDEX => Ok(rpc::parts(&self.read_index().await?)),
+            other => Err(AnswerError::UnknownKind(other)),
+        }
+    }
+
+    /// The log id up to which a read that begins now must have applied, if this node leads.
+    async fn read_index(&self) -> Result<ReadIndexAnswer, AnswerError> {
+        let mut answer = ReadIndexAnswer::default();
+        match self.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
+            Ok((read, _)) => answer.log_id = Some(rpc::log_id_message(read.log_id())),
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
+                answer.other_leader = Some(forward.leader_id.unwrap_or(0));
+            }
+            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
+                answer.no_quorum = true;
+            }
+            Err(RaftError::Fatal(fatal)) => return Err(failed(&fatal)),
+        }
+        Ok(answer)
+    }
+
+    /// Asks `leader` up to where a read that begins now must have applied, and waits until this node has.
+    pub(super) async fn remote_read_barrier(&self, leader: NodeId) -> Result<(), ConsensusError> {
+        let unavailable = |error: &dyn std::fmt::Display| {
+            ConsensusError::Unavailable(format!("leader {leader} did not answer: {error}"))
+        };
+        let body = self
+            .call(
+                leader,
+                Lane::Control,
+                kind::READ_INDEX,
+                Vec::new(),
+                Wait::Deadline(Duration::from_millis(limits::READ_INDEX_TIMEOUT_MS)),
+            )
+            .await
+            .map_err(|error| unavailable(&error))?;
+        let answer = ReadIndexAnswer::decode(body).map_err(|error| unavailable(&error))?;
+        if let Some(other) = answer.other_leader {
+            return Err(ConsensusError::NotLeader {
+                leader: Some(other).filter(|id| *id != 0),
+            });
+        }
+        let Some(read) = answer.log_id else {
+            return Err(ConsensusError::NoQuorum);
+        };
+        let mut applied = self.store.watch_applied();
+        let reached =
+            applied.wait_for(|applied| applied.last_log_id.is_some_and(|id| id.index.0 >= read.index));
+        match reached.await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(ConsensusError::Stopped("the store is closed".to_owned())),
+        }
+    }
+
+    /// Calls a peer at the address this node knows for it.
+    ///
+    /// # Errors
+    /// As [`crate::peer::Pool::call`]; `Unreachable` if this node runs alone or knows no address.
+    pub async fn call(
+        &self,
+        target: NodeId,
+        lane: Lane,
+        kind: u8,
+        parts: Vec<Bytes>,
+        wait: Wait,
+    ) -> Result<Bytes, CallError> {
+        let unreachable = |text: String| CallError::Unreachable { text };
+        let Some(pool) = &self.transport.pool else {
+            return Err(unreachable("this node runs alone".to_owned()));
+        };
+        let Some(address) = self.peer_address(target) else {
+            return Err(unreachable(format!("no address of node {target} is known")));
+        };
+        pool.call(target, &address.raft_addr, lane, kind, parts, wait)
+            .await
+    }
+}

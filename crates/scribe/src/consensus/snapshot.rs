@@ -1,0 +1,241 @@
+//! How a node that was away, or is new, gets what the others have already sealed.
+//!
+//! A snapshot is a list of sealed segments ([`super::SnapshotManifest`]). The leader offers the list; the receiver finds
+//! out what it lacks, fetches those files piece by piece, checks each against its hash and against the root after it,
+//! and only then lets the Raft core install the list. A transfer that is cut short goes on where it stopped, also after
+//! a restart. Nothing is ever serialized but the list.
+//!
+//! The files themselves are the store's business ([`crate::store`]); this module moves their bytes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::{StreamExt as _, stream};
+
+use super::answer::AnswerError;
+use super::rpc::{self, SegmentRequest, kind};
+use super::{ConsensusNode, NodeId, SnapshotManifest};
+use crate::limits;
+use crate::peer::{Lane, ProgressHandle, Wait};
+use crate::store::segment::SealedSegment;
+
+/// Pieces asked for at once: one is on the wire while another is written.
+const PIECES_IN_FLIGHT: usize = 2;
+/// How often the leader hears that this node is still at it.
+const TICK: Duration = Duration::from_secs(1);
+/// How often progress is logged.
+const LOG_EVERY: Duration = Duration::from_secs(5);
+
+fn failed(error: impl std::fmt::Display) -> AnswerError {
+    AnswerError::Failed(error.to_string())
+}
+
+impl ConsensusNode {
+    /// Takes a snapshot that a leader offers.
+    pub(super) async fn receive_snapshot(
+        &self,
+        sender: NodeId,
+        body: Bytes,
+        progress: &ProgressHandle,
+    ) -> Result<Vec<Bytes>, AnswerError> {
+        let (vote, address, segments) = rpc::decode_snapshot_offer(body)?;
+        let own = self.metrics().vote;
+        if own > vote {
+            // A deposed leader: it hears so before a byte is fetched.
+            return Ok(rpc::encode_snapshot_answer(&own));
+        }
+        // One at a time: a leader that lost patience and offers again waits for its first offer to be done with.
+        let _receiving = self.receiving.lock().await;
+        self.fetch_segments(sender, &address, &segments, progress)
+            .await?;
+        let manifest = SnapshotManifest {
+            segments: Arc::new(segments),
+        };
+        let snapshot = openraft::Snapshot {
+            meta: manifest.meta().map_err(failed)?,
+            snapshot: manifest,
+        };
+        let installed = self.raft.install_full_snapshot(vote, snapshot);
+        tokio::pin!(installed);
+        let mut tick = tokio::time::interval(TICK);
+        let answer = loop {
+            tokio::select! {
+                answer = &mut installed => break answer,
+                // Deriving tree and key index of many segments takes a while.
+                _ = tick.tick() => progress.tick(),
+            }
+        };
+        Ok(rpc::encode_snapshot_answer(&answer.map_err(failed)?.vote))
+    }
+
+    /// Fetches, checks and stages every segment of the list that this node lacks.
+    async fn fetch_segments(
+        &self,
+        leader: NodeId,
+        address: &str,
+        segments: &[SealedSegment],
+        progress: &ProgressHandle,
+    ) -> Result<(), AnswerError> {
+        let staging = self.store.staging();
+        let list = segments.to_vec();
+        let missing = {
+            let staging = staging.clone();
+            blocking(move || staging.missing(&list)).await?
+        };
+        let total: u64 = missing
+            .iter()
+            .map(|piece| piece.file_length.saturating_sub(piece.have))
+            .sum();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        tracing::info!(
+            leader,
+            segments = missing.len(),
+            bytes = total,
+            "fetching the segments this node lacks"
+        );
+        let started = Instant::now();
+        let mut said = started;
+        let mut done = 0;
+        self.catch_up.begin(total);
+        for wanted in missing {
+            let number = wanted.segment.number;
+            let offsets = (wanted.have..wanted.file_length).step_by(limits::SEGMENT_PIECE_LENGTH);
+            let mut pieces = stream::iter(offsets)
+                .map(|offset| self.fetch_piece(leader, address, number, offset))
+                .buffered(PIECES_IN_FLIGHT);
+            while let Some(piece) = pieces.next().await {
+                let (offset, bytes) = piece?;
+                done += bytes.len() as u64;
+                self.catch_up.fetched(bytes.len() as u64);
+                {
+                    let staging = staging.clone();
+                    blocking(move || staging.write(number, offset, &bytes)).await?;
+                }
+                progress.tick();
+                if said.elapsed() >= LOG_EVERY {
+                    said = Instant::now();
+                    tracing::info!(leader, done, total, "fetching segments");
+                }
+                self.pace(started, done).await;
+            }
+            drop(pieces);
+            let (staging, ticking) = (staging.clone(), progress.clone());
+            let segment = wanted.segment;
+            blocking(move || staging.finish(&segment, || ticking.tick())).await?;
+        }
+        tracing::info!(
+            leader,
+            bytes = done,
+            seconds = started.elapsed().as_secs_f64(),
+            "segments fetched and checked"
+        );
+        Ok(())
+    }
+
+    async fn fetch_piece(
+        &self,
+        leader: NodeId,
+        address: &str,
+        number: u32,
+        offset: u64,
+    ) -> Result<(u64, Bytes), AnswerError> {
+        let Some(pool) = &self.transport.pool else {
+            return Err(failed("this node runs alone"));
+        };
+        let request = SegmentRequest {
+            number,
+            offset,
+            length_max: limits::SEGMENT_PIECE_LENGTH as u64,
+        };
+        let wait = Wait::Progress(Duration::from_millis(limits::PEER_PROGRESS_MS));
+        let bytes = pool
+            .call(
+                leader,
+                address,
+                Lane::Bulk,
+                kind::SEGMENT,
+                rpc::parts(&request),
+                wait,
+            )
+            .await
+            .map_err(failed)?;
+        if bytes.is_empty() {
+            return Err(failed(format!(
+                "segment {number} ends at byte {offset} on node {leader}"
+            )));
+        }
+        Ok((offset, bytes))
+    }
+
+    /// Waits so long that `bytes` since `started` stay below the configured rate.
+    async fn pace(&self, started: Instant, bytes: u64) {
+        let rate = self.catch_up.bytes_per_second;
+        if rate > 0 {
+            let due = Duration::from_secs_f64(bytes as f64 / rate as f64);
+            tokio::time::sleep(due.saturating_sub(started.elapsed())).await;
+        }
+    }
+
+    /// Answers a request for bytes of a sealed segment.
+    pub(super) async fn segment_bytes(
+        &self,
+        request: SegmentRequest,
+    ) -> Result<Vec<Bytes>, AnswerError> {
+        let length = request.length_max.min(limits::SEGMENT_PIECE_LENGTH as u64) as usize;
+        let store = self.store.clone();
+        let bytes =
+            blocking(move || store.segment_bytes(request.number, request.offset, length)).await?;
+        Ok(vec![bytes])
+    }
+}
+
+/// Runs file work off the tasks that serve others.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> Result<T, AnswerError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(failed)?
+        .map_err(failed)
+}
+
+/// How far this node is with fetching what it lacks, for status and metrics.
+#[derive(Debug, Default)]
+pub struct CatchUp {
+    /// Bytes a second at most; 0 means no limit.
+    pub bytes_per_second: u64,
+    total: AtomicU64,
+    done: AtomicU64,
+}
+
+impl CatchUp {
+    /// At most this many bytes a second; 0 means no limit.
+    pub fn new(bytes_per_second: u64) -> Self {
+        Self {
+            bytes_per_second,
+            ..Self::default()
+        }
+    }
+
+    fn begin(&self, total: u64) {
+        self.done.store(0, Ordering::Relaxed);
+        self.total.store(total, Ordering::Relaxed);
+    }
+
+    fn fetched(&self, bytes: u64) {
+        self.done
+            .fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes fetched and bytes to fetch of the last or current transfer.
+    pub fn bytes(&self) -> (u64, u64) {
+        (
+            self.done.load(Ordering::Relaxed),
+            self.total.load(Ordering::Relaxed),
+        )
+    }
+}

@@ -1,0 +1,403 @@
+//! Who belongs to the cluster, and how that is changed: asked of any node, done by the one that leads.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::join_all;
+use prost::Message as _;
+use tokio::time::Instant;
+
+use super::{Node, REQUEST_TIMEOUT, serving};
+use crate::cluster::files::{CERTIFICATE_VALIDITY, FilesError};
+use crate::cluster::wire::{
+    AdminAnswer, AdminRequest, JoinAnswer, JoinRequest, StatusAnswer, admin, kind, parts,
+};
+use crate::consensus::{ConsensusError, Leadership, Member, NodeId, PeerAddress};
+use crate::peer::{JoinToken, Lane, Redeem, TokenBook, TokenError, Wait};
+
+/// How long each node has to say how it is.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a change of membership may take: it may wait for an election and for entries to replicate.
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pause before a change is asked for again while there is no leader.
+const ADMIN_PAUSE: Duration = Duration::from_millis(200);
+
+/// Why a change of the cluster was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// It breaks a rule.
+    #[error("{rule}")]
+    Refused {
+        /// The rule and what was found.
+        rule: String,
+        /// What to do.
+        hint: Option<String>,
+    },
+    /// It cannot be done now. It may or may not have been begun.
+    #[error("{0}")]
+    Unavailable(String),
+    /// Tokens cannot be made or kept.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The files of this member cannot be used.
+    #[error(transparent)]
+    Files(#[from] FilesError),
+}
+
+impl AdminError {
+    /// What to do about it, if there is something.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Refused { hint, .. } => hint.as_deref(),
+            Self::Token(error) => error.hint(),
+            _ => None,
+        }
+    }
+}
+
+impl From<ConsensusError> for AdminError {
+    fn from(error: ConsensusError) -> Self {
+        match error {
+            ConsensusError::Refused(rule) => Self::Refused { rule, hint: None },
+            other => Self::Unavailable(other.to_string()),
+        }
+    }
+}
+
+/// A change an operator asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// Make a learner a voter.
+    Promote(NodeId),
+    /// Remove a member for good.
+    Remove(NodeId),
+    /// Put a learner in the place of a voter.
+    Replace {
+        /// The voter that leaves.
+        old: NodeId,
+        /// The learner that takes its place.
+        by: NodeId,
+    },
+    /// Hand leadership to a voter.
+    Transfer(NodeId),
+}
+
+/// One member, with what it says of itself.
+#[derive(Debug, Clone)]
+pub struct MemberStatus {
+    /// What the membership says.
+    pub member: Member,
+    /// What it says; an error if it did not answer.
+    pub status: Result<StatusAnswer, String>,
+}
+
+impl Node {
+    /// Whether this node is no member of a cluster: nobody can join it, and it has no peers.
+    pub fn is_alone(&self) -> bool {
+        self.inner.files.is_none()
+    }
+
+    /// Every member and how it is. Those that do not answer within a second are reported as such.
+    pub async fn cluster_status(&self) -> Vec<MemberStatus> {
+        let own = self.inner.consensus.node_id();
+        let asked = self.inner.consensus.members().into_iter().map(|member| async move {
+            let status = if member.node_id == own {
+                Ok(serving::status(self).await)
+            } else {
+                self.ask_status(member.node_id).await
+            };
+            MemberStatus { member, status }
+        });
+        join_all(asked).await
+    }
+
+    async fn ask_status(&self, id: NodeId) -> Result<StatusAnswer, String> {
+        let wait = Wait::Deadline(STATUS_TIMEOUT);
+        let body = self
+            .inner
+            .consensus
+            .call(id, Lane::Control, kind::STATUS, Vec::new(), wait)
+            .await
+            .map_err(|error| error.to_string())?;
+        StatusAnswer::decode(body).map_err(|error| error.to_string())
+    }
+
+    /// Changes the cluster, wherever the leader is.
+    ///
+    /// # Errors
+    /// The change breaks a rule, or no leader answered in time.
+    pub async fn administer(&self, change: Change) -> Result<(), AdminError> {
+        let request = match change {
+            Change::Promote(node_id) => AdminRequest {
+                action: admin::PROMOTE,
+                node_id,
+                ..AdminRequest::default()
+            },
+            Change::Remove(node_id) => AdminRequest {
+                action: admin::REMOVE,
+                node_id,
+                ..AdminRequest::default()
+            },
+            Change::Replace { old, by } => AdminRequest {
+                action: admin::REPLACE,
+                node_id: old,
+                by,
+                ..AdminRequest::default()
+            },
+            Change::Transfer(node_id) => AdminRequest {
+                action: admin::TRANSFER,
+                node_id,
+                ..AdminRequest::default()
+            },
+        };
+        self.ask_leader(request).await.map(drop)
+    }
+
+    /// Has the leader carry out a request, for as long as one may take.
+    async fn ask_leader(&self, request: AdminRequest) -> Result<AdminAnswer, AdminError> {
+        let consensus = &self.inner.consensus;
+        let deadline = Instant::now() + ADMIN_TIMEOUT;
+        let mut last = "no leader is known".to_owned();
+        while Instant::now() < deadline {
+            let leadership = *self.inner.leadership.borrow();
+            let answer = match leadership {
+                Leadership::Leading { .. } => {
+                    self.administer_here(consensus.node_id(), request.clone()).await
+                }
+                Leadership::Waiting {
+                    leader: Some(leader),
+                } => {
+                    let wait = Wait::Deadline(deadline - Instant::now());
+                    let asked = consensus
+                        .call(leader, Lane::Forward, kind::ADMIN, parts(&request), wait)
+                        .await;
+                    match asked.map(AdminAnswer::decode) {
+                        Ok(Ok(answer)) => answer,
+                        Ok(Err(error)) => return Err(AdminError::Unavailable(error.to_string())),
+                        Err(error) => AdminAnswer::unavailable(error.to_string()),
+                    }
+                }
+                Leadership::Waiting { leader: None } | Leadership::Stopped => {
+                    AdminAnswer::unavailable("no leader is known".to_owned())
+                }
+            };
+            match answer.outcome {
+                admin::DONE => return Ok(answer),
+                admin::REFUSED => {
+                    return Err(AdminError::Refused {
+                        rule: answer.text,
+                        hint: answer.hint,
+                    });
+                }
+                _ => last = answer.text,
+            }
+            tokio::time::sleep(ADMIN_PAUSE).await;
+        }
+        Err(AdminError::Unavailable(last))
+    }
+
+    /// Carries out a request of `sender`, if this node leads.
+    pub(super) async fn administer_here(
+        &self,
+        sender: NodeId,
+        request: AdminRequest,
+    ) -> AdminAnswer {
+        let consensus = &self.inner.consensus;
+        let own = consensus.node_id();
+        if !matches!(*self.inner.leadership.borrow(), Leadership::Leading { .. }) {
+            return AdminAnswer::unavailable("this node does not lead".to_owned());
+        }
+        let id = request.node_id;
+        let done = match request.action {
+            admin::PROMOTE => consensus.promote(id).await,
+            // A leader that is to go hands over first; whoever leads then does the rest.
+            admin::REMOVE if id == own && consensus.voters().len() > 1 => {
+                self.hand_over().await;
+                return AdminAnswer::unavailable("leadership is being handed over".to_owned());
+            }
+            admin::REPLACE if id == own => {
+                self.hand_over().await;
+                return AdminAnswer::unavailable("leadership is being handed over".to_owned());
+            }
+            admin::REMOVE => consensus.remove(id).await,
+            admin::REPLACE => consensus.replace(id, request.by).await,
+            admin::TRANSFER if id == own => Ok(()),
+            admin::TRANSFER => self.transfer(id).await,
+            admin::SET_ADDRESS if id != sender => Err(ConsensusError::Refused(format!(
+                "node {sender} cannot change the address of node {id}"
+            ))),
+            admin::SET_ADDRESS => consensus.set_address(id, request.address()).await,
+            admin::ADMIT => match self.admit(request.address()).await {
+                Ok(node_id) => {
+                    return AdminAnswer {
+                        node_id,
+                        ..AdminAnswer::default()
+                    };
+                }
+                Err(error) => Err(error),
+            },
+            other => Err(ConsensusError::Refused(format!("unknown request {other}"))),
+        };
+        match done {
+            Ok(()) => {
+                let change = admin::name(request.action);
+                tracing::info!(change, node = id, "the cluster was changed");
+                AdminAnswer::default()
+            }
+            Err(ConsensusError::Refused(text)) => AdminAnswer {
+                outcome: admin::REFUSED,
+                text,
+                ..AdminAnswer::default()
+            },
+            Err(error) => AdminAnswer::unavailable(error.to_string()),
+        }
+    }
+
+    /// Hands leadership to `id` and waits until it has left.
+    async fn transfer(&self, id: NodeId) -> Result<(), ConsensusError> {
+        let mut leadership = self.inner.consensus.leadership();
+        self.inner.consensus.transfer_leader(id).await?;
+        let gone = leadership.wait_for(|now| !matches!(now, Leadership::Leading { .. }));
+        match tokio::time::timeout(REQUEST_TIMEOUT / 2, gone).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(ConsensusError::Refused(format!(
+                "node {id} did not take leadership over in time: it may be unreachable or lag"
+            ))),
+        }
+    }
+
+    /// Gives a new node an id and makes it a learner.
+    async fn admit(&self, address: PeerAddress) -> Result<NodeId, ConsensusError> {
+        let node_id = self.inner.consensus.allocate_node_id().await?;
+        self.inner.consensus.add_learner(node_id, address).await?;
+        tracing::info!(node = node_id, "a new node may join");
+        Ok(node_id)
+    }
+
+    /// A token with which one new node can join through this one, until it expires.
+    ///
+    /// # Errors
+    /// This node is no member of a cluster, and what the system refused.
+    pub fn join_token(&self, validity: Duration) -> Result<JoinToken, AdminError> {
+        let Some(files) = &self.inner.files else {
+            return Err(alone());
+        };
+        let fingerprint = match &self.inner.tls {
+            Some(_) => files.ca()?.fingerprint(),
+            None => [0; 32],
+        };
+        let token = TokenBook::new(files.dir()).issue(
+            vec![self.inner.options.raft_addr.clone()],
+            fingerprint,
+            validity.as_millis() as u64,
+            &self.inner.options.world,
+        )?;
+        Ok(token)
+    }
+
+    /// Lets a node with a good token in: it gets an id, a certificate, and the keys a member holds.
+    ///
+    /// # Errors
+    /// The token is unknown, used or expired, or nobody leads.
+    pub(super) async fn welcome(&self, request: JoinRequest) -> Result<JoinAnswer, AdminError> {
+        let Some(files) = &self.inner.files else {
+            return Err(alone());
+        };
+        // Asked before the token is used up: without a leader nobody can join, and the token stays good.
+        if self.inner.consensus.current_leader().await.is_none() {
+            return Err(AdminError::Unavailable(
+                "nobody leads now, so nobody can join; the token stays good, try again".to_owned(),
+            ));
+        }
+        check_addresses(&request)?;
+        let secret = request.secret.as_ref().try_into().map_err(|_| {
+            token_refused(&format!("a secret is 32 bytes, found {}", request.secret.len()))
+        })?;
+        let (book, now_ms) = (TokenBook::new(files.dir()), self.inner.options.world.now_ms());
+        // A crash after this leaves a used token and perhaps no new member: a new token is needed, and nothing else is
+        // lost.
+        let redeemed = tokio::task::spawn_blocking(move || book.redeem(&secret, now_ms))
+            .await
+            .map_err(|error| AdminError::Unavailable(error.to_string()))??;
+        match redeemed {
+            Redeem::Ok => {}
+            Redeem::Expired => return Err(token_refused("the token has expired")),
+            Redeem::Used => return Err(token_refused("the token was used before: each lets one node in")),
+            Redeem::Unknown => {
+                return Err(token_refused("the token was not given out by this member"));
+            }
+        }
+        let admitted = self
+            .ask_leader(AdminRequest {
+                action: admin::ADMIT,
+                raft_addr: request.raft_addr.clone(),
+                http_addr: request.http_addr.clone(),
+                ..AdminRequest::default()
+            })
+            .await?;
+        let certificate = files
+            .ca()?
+            .issue(
+                admitted.node_id,
+                &request.certificate_request,
+                &self.inner.options.world,
+                CERTIFICATE_VALIDITY,
+            )
+            .map_err(FilesError::from)?;
+        let (ca_certificate, ca_key) = files.ca_texts()?;
+        Ok(JoinAnswer {
+            cluster_id: Bytes::copy_from_slice(&files.cluster_id),
+            node_id: admitted.node_id,
+            certificate,
+            ca_certificate,
+            ca_key,
+            ledger_key: self.inner.keys.ledger.to_text(),
+        })
+    }
+
+    /// Takes certificates that were replaced in the key directory into use, without closing a connection.
+    ///
+    /// # Errors
+    /// The new files do not belong together or are another node's; the old ones stay in use.
+    pub fn reload_certificates(&self) -> Result<(), FilesError> {
+        match (&self.inner.files, &self.inner.tls) {
+            (Some(files), Some(identity)) => files.reload(identity),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn token_refused(rule: &str) -> AdminError {
+    AdminError::Refused {
+        rule: rule.to_owned(),
+        hint: Some("make a new one with `scribe cluster token`".to_owned()),
+    }
+}
+
+fn alone() -> AdminError {
+    AdminError::Refused {
+        rule: "this node runs alone: it has no cluster others could join".to_owned(),
+        hint: Some(
+            "stop it, run `scribe cluster init` with the same --data-dir and --key-dir, and start it again".to_owned(),
+        ),
+    }
+}
+
+fn check_addresses(request: &JoinRequest) -> Result<(), AdminError> {
+    for address in [&request.raft_addr, &request.http_addr] {
+        let port = address.rsplit_once(':').and_then(|(host, port)| {
+            let port: u16 = port.parse().ok()?;
+            (!host.is_empty() && port > 0).then_some(port)
+        });
+        if port.is_none() || address.len() > crate::limits::ADDRESS_LENGTH_MAX {
+            let mut shown = String::new();
+            let _ = write!(shown, "{address:.200}");
+            return Err(AdminError::Refused {
+                rule: format!("an address is `host:port`, found `{shown}`"),
+                hint: None,
+            });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,219 @@
+//! Writes: appended here while this node leads, carried to the leader otherwise.
+//!
+//! Whoever waits hears nothing of elections as long as they are short: what was *definitely* not written is tried again,
+//! after 100, 200, 400 ms or as soon as leadership changes, until the request's deadline. An unknown outcome is tried
+//! again only with an idempotency key, which settles it. What arrives from another node is appended here or refused, and
+//! never carried on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::{
+    Appended, CarriedEntry, Node, REQUEST_TIMEOUT, Transaction, TransactionAppended, Write, outcome,
+};
+use crate::cluster::wire::Job;
+use crate::consensus::Leadership;
+use crate::error::AppendError;
+use crate::limits;
+use crate::sequencer::{Collector, Reply, UnitAppended, UnitOutcome};
+use scribe_proof::index::TreeSize;
+
+/// First and longest pause before a write that was refused for lack of a leader is tried again.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(400));
+
+impl Node {
+    /// Appends one write; returns once a majority has it on disk and it is applied on the leader.
+    pub async fn append(&self, write: Write) -> Result<Appended, AppendError> {
+        first_entry(self.append_job(Job::Write(write)).await?)
+    }
+
+    /// Appends writes in order, each for itself: the bulk path. The results are in the order of the writes.
+    pub async fn append_many(&self, writes: Vec<Write>) -> Vec<Result<Appended, AppendError>> {
+        let jobs: Vec<Job> = writes.into_iter().map(Job::Write).collect();
+        let deadline = Instant::now() + REQUEST_TIMEOUT;
+        let mut results: Vec<Option<UnitOutcome>> = jobs.iter().map(|_| None).collect();
+        // What is still to be done, by place.
+        let mut open: Vec<usize> = (0..jobs.len()).collect();
+        let mut pause = PAUSES.0;
+        while !open.is_empty() {
+            let batch = open.iter().map(|place| jobs[*place].clone()).collect();
+            let outcomes = self.append_once(batch, deadline).await;
+            let mut again = Vec::new();
+            for (place, outcome) in open.into_iter().zip(outcomes) {
+                if self.is_worth_another_try(&jobs[place], &outcome) {
+                    again.push(place);
+                }
+                results[place] = Some(outcome);
+            }
+            open = again;
+            if open.is_empty() || !self.pause(&mut pause, deadline).await {
+                break;
+            }
+        }
+        results
+            .into_iter()
+            .map(|outcome| first_entry(outcome.unwrap_or(Err(AppendError::UnknownOutcome))?))
+            .collect()
+    }
+
+    /// Appends all operations of a transaction, or none.
+    pub async fn append_transaction(
+        &self,
+        transaction: Transaction,
+    ) -> Result<TransactionAppended, AppendError> {
+        let appended = self.append_job(Job::Transaction(transaction)).await?;
+        let (tree_size, replayed) = (appended.tree_size(), appended.replayed);
+        Ok(TransactionAppended {
+            entries: appended.into_entries(),
+            tree_size,
+            replayed,
+        })
+    }
+
+    /// Appends entries carried over from another copy of the ledger, byte for byte. Only for an offline import: a
+    /// server never offers it. At most [`limits::FRAME_OPERATIONS_MAX`] at once.
+    pub async fn import(&self, entries: Vec<CarriedEntry>) -> Result<TreeSize, AppendError> {
+        if entries.is_empty() {
+            return Ok(self.applied_size());
+        }
+        if entries.len() > limits::FRAME_OPERATIONS_MAX {
+            return Err(AppendError::Invalid {
+                rule: format!(
+                    "at most {} entries are carried over at once, found {}",
+                    limits::FRAME_OPERATIONS_MAX,
+                    entries.len()
+                ),
+                hint: None,
+            });
+        }
+        let (sender, receiver) = oneshot::channel();
+        self.inner
+            .sequencer
+            .submit(self.inner.preparer.carried(entries, Reply::One(sender)));
+        Ok(outcome(receiver).await?.tree_size())
+    }
+
+    /// Appends one job, wherever the leader is.
+    pub(super) async fn append_job(&self, job: Job) -> UnitOutcome {
+        if self.is_alone() {
+            return self.append_one_here(job).await;
+        }
+        let deadline = Instant::now() + REQUEST_TIMEOUT;
+        let mut pause = PAUSES.0;
+        loop {
+            let once = self.append_one(job.clone());
+            let outcome = tokio::time::timeout_at(deadline, once)
+                .await
+                .unwrap_or(Err(AppendError::UnknownOutcome));
+            if !self.is_worth_another_try(&job, &outcome) || !self.pause(&mut pause, deadline).await
+            {
+                return outcome;
+            }
+        }
+    }
+
+    async fn append_one(&self, job: Job) -> UnitOutcome {
+        let leadership = *self.inner.leadership.borrow();
+        match leadership {
+            Leadership::Leading { .. } => self.append_one_here(job).await,
+            Leadership::Waiting {
+                leader: Some(leader),
+            } => self.inner.forwarder.append(leader, job).await,
+            Leadership::Waiting { leader: None } => {
+                Err(AppendError::Unavailable("no leader is known yet".to_owned()))
+            }
+            Leadership::Stopped => {
+                Err(AppendError::Unavailable("consensus has stopped".to_owned()))
+            }
+        }
+    }
+
+    async fn append_one_here(&self, job: Job) -> UnitOutcome {
+        let (sender, receiver) = oneshot::channel();
+        self.submit(job, Reply::One(sender));
+        outcome(receiver).await
+    }
+
+    /// One attempt at several jobs, in order.
+    async fn append_once(&self, jobs: Vec<Job>, deadline: Instant) -> Vec<UnitOutcome> {
+        let leadership = *self.inner.leadership.borrow();
+        let Leadership::Waiting {
+            leader: Some(leader),
+        } = leadership
+        else {
+            return self.append_here(jobs).await;
+        };
+        // One message at a time: what was asked for in order enters the ledger in order.
+        let _in_order = self.inner.forwarded_in_order.lock().await;
+        let count = jobs.len();
+        tokio::time::timeout_at(deadline, self.inner.forwarder.append_all(leader, jobs))
+            .await
+            .unwrap_or_else(|_| vec![Err(AppendError::UnknownOutcome); count])
+    }
+
+    /// Appends jobs in order on this node, if it leads. The outcomes are in the order of the jobs; those that take
+    /// longer than a request may are unknown.
+    pub(super) async fn append_here(&self, jobs: Vec<Job>) -> Vec<UnitOutcome> {
+        if jobs.is_empty() {
+            return Vec::new();
+        }
+        let (collector, done) = Collector::new(jobs.len());
+        for (slot, job) in jobs.into_iter().enumerate() {
+            let reply = Reply::Slot {
+                collector: Arc::clone(&collector),
+                slot,
+            };
+            self.submit(job, reply);
+        }
+        let _ = tokio::time::timeout(REQUEST_TIMEOUT, done).await;
+        collector.take()
+    }
+
+    fn submit(&self, job: Job, reply: Reply) {
+        let preparer = &self.inner.preparer;
+        let prepared = match job {
+            Job::Write(write) => preparer.write(write, reply),
+            Job::Transaction(transaction) => preparer.transaction(transaction, reply),
+            Job::System { subtype, body } => Ok(preparer.system(subtype, body, reply)),
+        };
+        match prepared {
+            Ok(unit) => self.inner.sequencer.submit(unit),
+            Err((error, reply)) => reply.send(Err(error)),
+        }
+    }
+
+    /// Whether trying again can help and cannot write anything twice.
+    fn is_worth_another_try(&self, job: &Job, outcome: &UnitOutcome) -> bool {
+        match outcome {
+            Err(AppendError::NotLeader { .. } | AppendError::Unavailable(_)) => !self.is_alone(),
+            Err(AppendError::UnknownOutcome) => !self.is_alone() && job.has_idempotency_key(),
+            _ => false,
+        }
+    }
+
+    /// Waits for a moment or until leadership changes; `false` if the deadline would pass.
+    async fn pause(&self, pause: &mut Duration, deadline: Instant) -> bool {
+        if Instant::now() + *pause >= deadline {
+            return false;
+        }
+        let mut leadership = self.inner.leadership.clone();
+        leadership.borrow_and_update();
+        tokio::select! {
+            () = tokio::time::sleep(*pause) => {}
+            _ = leadership.changed() => {}
+        }
+        *pause = (*pause * 2).min(PAUSES.1);
+        true
+    }
+}
+
+fn first_entry(appended: UnitAppended) -> Result<Appended, AppendError> {
+    appended
+        .into_entries()
+        .into_iter()
+        .next()
+        .ok_or(AppendError::UnknownOutcome)
+}

@@ -1,0 +1,561 @@
+//! Agrees on a tree head, then signs it, then makes it public: in that order, always.
+//!
+//! The leader takes the applied tree size, which is always on a transaction boundary, recomputes the root hash from the
+//! stored tree, and asks every voter for the root it finds and its cosignature ([`agree`]). When a majority has the same
+//! root it proposes the head through Raft, and when that is applied every node has compared it with its own tree. Only
+//! then does the ledger key sign, and before a signature leaves a node the signed head is durable in its key directory.
+//! A head once signed is never contradicted: the root at the last signed size is recomputed first.
+//!
+//! A leader that is outvoted hands leadership to a voter that is right, signs nothing more, and stops.
+//!
+//! Publishing happens on an interval when there are new user entries, and at once when somebody waits for it. A node
+//! that does not lead shows the checkpoints the leader sends it, and asks for one when somebody waits.
+
+mod agree;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use prost::Message as _;
+use scribe_proof::checkpoint::{Checkpoint, SignedCheckpoint};
+use scribe_proof::cosignature;
+use scribe_proof::hash::Hash;
+use scribe_proof::index::TreeSize;
+use scribe_proof::note::Signature;
+use tokio::sync::{Notify, watch};
+
+use agree::Agreement;
+
+use crate::cluster::wire::{CheckpointMessage, PublishRequest, kind, parts};
+use crate::consensus::{
+    AppliedOutcome, ConsensusNode, Leadership, NodeId, Proposal, ProposalResult,
+};
+use crate::error::PublishError;
+use crate::keys::{Keys, LastSigned};
+use crate::limits;
+use crate::peer::{Lane, Wait};
+use crate::roster;
+use crate::store::Store;
+use crate::world::World;
+
+/// How long a node waits to apply the entries of a head it is asked about or shown.
+const APPLY_WAIT: Duration = Duration::from_secs(1);
+/// How long an outvoted leader waits for another to take over before it stops.
+const HAND_OVER_WAIT: Duration = Duration::from_secs(2);
+/// Pause before a leader that did not answer is asked again for a checkpoint.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+
+/// A tree head that anyone may be shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// Tree size.
+    pub size: TreeSize,
+    /// Root hash.
+    pub root: Hash,
+    /// The signed note: checkpoint, ledger signature, node cosignatures.
+    pub note: String,
+}
+
+/// Asks for checkpoints and waits for them. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Publisher {
+    shared: Arc<Shared>,
+    newest: watch::Receiver<Option<Arc<Published>>>,
+    failed: watch::Receiver<Option<String>>,
+}
+
+/// What the task and its handles share.
+#[derive(Debug)]
+struct Shared {
+    consensus: ConsensusNode,
+    store: Store,
+    keys: Arc<Keys>,
+    key_dir: PathBuf,
+    world: World,
+    wanted: Notify,
+    /// Largest tree size anybody waits for.
+    wanted_size: AtomicU64,
+    newest: watch::Sender<Option<Arc<Published>>>,
+    /// Held while a head is recorded as signed: one at a time, in order.
+    signing: tokio::sync::Mutex<()>,
+}
+
+/// Why nothing may be signed any more. The node stops.
+#[derive(Debug, thiserror::Error)]
+enum SignError {
+    #[error("the tree can no longer be read: {0}")]
+    Read(#[from] std::io::Error),
+    #[error(
+        "the root hash at tree size {size} is {found}, but {signed} was signed for it: this data directory is not the \
+         one the keys signed for"
+    )]
+    Contradiction {
+        size: TreeSize,
+        found: Hash,
+        signed: Hash,
+    },
+    #[error(
+        "the ledger has {found} leaves, but a checkpoint of {signed} was signed: entries are missing"
+    )]
+    Behind { found: TreeSize, signed: TreeSize },
+    #[error("{0}")]
+    Keys(String),
+    #[error(
+        "this node's root hash at tree size {size} is {found}, voters {by:?} agree on {root}: this node's data is \
+         damaged"
+    )]
+    Outvoted {
+        size: TreeSize,
+        found: Hash,
+        root: Hash,
+        by: Vec<NodeId>,
+    },
+}
+
+impl Publisher {
+    /// Starts publishing. The first checkpoint after a start is made as soon as this node leads, so that a restarted
+    /// ledger is never without one.
+    pub fn start(
+        consensus: ConsensusNode,
+        store: Store,
+        keys: Arc<Keys>,
+        key_dir: PathBuf,
+        world: World,
+        interval: Duration,
+    ) -> (Self, tokio::task::JoinHandle<()>) {
+        let (newest_sender, newest) = watch::channel(None);
+        let (failed_sender, failed) = watch::channel(None);
+        let leadership = consensus.leadership();
+        let shared = Arc::new(Shared {
+            consensus,
+            store,
+            keys,
+            key_dir,
+            world,
+            wanted: Notify::new(),
+            wanted_size: AtomicU64::new(0),
+            newest: newest_sender,
+            signing: tokio::sync::Mutex::new(()),
+        });
+        let task = Task {
+            leadership,
+            interval,
+            shared: Arc::clone(&shared),
+        };
+        let handle = tokio::spawn(async move {
+            if let Err(error) = task.run().await {
+                tracing::error!(%error, "nothing may be signed any more");
+                let _ = failed_sender.send(Some(error.to_string()));
+            }
+        });
+        (
+            Self {
+                shared,
+                newest,
+                failed,
+            },
+            handle,
+        )
+    }
+
+    /// The newest published checkpoint.
+    pub fn newest(&self) -> Option<Arc<Published>> {
+        self.newest.borrow().clone()
+    }
+
+    /// Waits for a checkpoint of at least `size` leaves, and has one made if need be.
+    pub async fn wait(
+        &self,
+        size: TreeSize,
+        timeout: Duration,
+    ) -> Result<Arc<Published>, PublishError> {
+        let mut newest = self.newest.clone();
+        let covered = async {
+            loop {
+                if let Some(published) = newest.borrow_and_update().as_ref()
+                    && published.size >= size
+                {
+                    return Ok(Arc::clone(published));
+                }
+                if let Some(reason) = self.failed.borrow().as_ref() {
+                    return Err(PublishError::Unavailable(reason.clone()));
+                }
+                self.shared
+                    .wanted_size
+                    .fetch_max(size.get(), Ordering::AcqRel);
+                self.shared.wanted.notify_one();
+                if newest.changed().await.is_err() {
+                    let reason = self.failed.borrow().clone();
+                    return Err(PublishError::Unavailable(
+                        reason.unwrap_or_else(|| "the node is shutting down".to_owned()),
+                    ));
+                }
+            }
+        };
+        tokio::time::timeout(timeout, covered)
+            .await
+            .unwrap_or(Err(PublishError::NotPublished))
+    }
+
+    /// Resolves with the reason once nothing may be signed any more.
+    pub async fn failed(&self) -> String {
+        let mut failed = self.failed.clone();
+        loop {
+            if let Some(reason) = failed.borrow_and_update().as_ref() {
+                return reason.clone();
+            }
+            if failed.changed().await.is_err() {
+                return "the publisher has ended".to_owned();
+            }
+        }
+    }
+}
+
+impl Publisher {
+    /// Recomputes the root at `size` for the leader, and cosigns the checkpoint of it.
+    ///
+    /// # Errors
+    /// Entries below `size` are not applied here in time, the tree cannot be read, or the head contradicts one that was
+    /// signed before.
+    pub async fn cosign(&self, size: TreeSize) -> Result<(Hash, Signature), String> {
+        self.shared.wait_applied(size).await?;
+        let root = self.shared.root_at(size).await.map_err(|error| error.to_string())?;
+        let _signing = self.shared.signing.lock().await;
+        self.shared
+            .check_last_signed(size)
+            .await
+            .map_err(|error| error.to_string())?;
+        self.shared.record_signed(size, root).map_err(|error| error.to_string())?;
+        let checkpoint = Checkpoint::new(self.shared.keys.origin.clone(), size, root);
+        let signature = self
+            .shared
+            .cosignature(&checkpoint.to_text())
+            .map_err(|error| error.to_string())?;
+        Ok((root, signature))
+    }
+
+    /// Takes in a checkpoint that another node sent: shown from now on, if the ledger key signed it, this node's own
+    /// tree has the same root, and it is not older than what is shown already.
+    ///
+    /// # Errors
+    /// Why it is not shown.
+    pub async fn take(&self, note: &str) -> Result<(), String> {
+        self.shared.take(note).await
+    }
+}
+
+impl Shared {
+    async fn wait_applied(&self, size: TreeSize) -> Result<(), String> {
+        let mut applied = self.store.watch_applied();
+        let reached = applied.wait_for(|applied| applied.tree_size >= size);
+        match tokio::time::timeout(APPLY_WAIT, reached).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(format!("tree size {size} is not applied on this node yet")),
+        }
+    }
+
+    /// The root at a size, off the tasks that serve others: a cold tree is read from disk.
+    async fn root_at(&self, size: TreeSize) -> Result<Hash, SignError> {
+        let store = self.store.clone();
+        let root = tokio::task::spawn_blocking(move || store.root_at(size)).await;
+        Ok(root.map_err(std::io::Error::other)??)
+    }
+
+    /// A head once signed is never contradicted: the root at the last signed size is recomputed first.
+    async fn check_last_signed(&self, size: TreeSize) -> Result<(), SignError> {
+        let last =
+            LastSigned::load(&self.key_dir).map_err(|error| SignError::Keys(error.to_string()))?;
+        let Some(last) = last else { return Ok(()) };
+        if last.size > size {
+            return Err(SignError::Behind {
+                found: size,
+                signed: last.size,
+            });
+        }
+        let found = self.root_at(last.size).await?;
+        if found != last.root {
+            return Err(SignError::Contradiction {
+                size: last.size,
+                found,
+                signed: last.root,
+            });
+        }
+        Ok(())
+    }
+
+    /// Durable before any signature leaves the node. A crash right here leaves a head recorded that nobody has seen:
+    /// the next one extends it.
+    fn record_signed(&self, size: TreeSize, root: Hash) -> Result<(), SignError> {
+        LastSigned {
+            origin: self.keys.origin.clone(),
+            size,
+            root,
+        }
+        .store(&self.key_dir)
+        .map_err(|error| SignError::Keys(error.to_string()))
+    }
+
+    fn cosignature(&self, text: &str) -> Result<Signature, SignError> {
+        cosignature::sign(text, &self.keys.node, self.world.now_ms() / 1_000)
+            .map_err(|error| SignError::Keys(error.to_string()))
+    }
+
+    /// Makes a checkpoint the newest, unless a larger one is shown already, or one of the same size with more
+    /// signatures.
+    fn show(&self, published: Published) {
+        self.newest.send_if_modified(|newest| {
+            let better = newest.as_ref().is_none_or(|shown| {
+                published.size > shown.size
+                    || (published.size == shown.size && published.note.len() > shown.note.len())
+            });
+            if better {
+                *newest = Some(Arc::new(published));
+            }
+            better
+        });
+    }
+
+    async fn take(&self, note: &str) -> Result<(), String> {
+        let signed = SignedCheckpoint::parse(note).map_err(|error| error.to_string())?;
+        let checkpoint = signed
+            .verify(self.keys.ledger.verifier_key())
+            .map_err(|error| error.to_string())?
+            .clone();
+        if checkpoint.origin != self.keys.origin {
+            return Err(format!(
+                "the checkpoint is of `{}`, this ledger is `{}`",
+                checkpoint.origin, self.keys.origin
+            ));
+        }
+        self.wait_applied(checkpoint.size).await?;
+        let own = self
+            .root_at(checkpoint.size)
+            .await
+            .map_err(|error| error.to_string())?;
+        if own != checkpoint.root {
+            // The agreed head, applied through Raft, is what stops a node whose tree is wrong.
+            return Err(format!(
+                "this node's root at tree size {} is {own}, the checkpoint's {}",
+                checkpoint.size, checkpoint.root
+            ));
+        }
+        self.show(Published {
+            size: checkpoint.size,
+            root: checkpoint.root,
+            note: note.to_owned(),
+        });
+        Ok(())
+    }
+
+    /// Asks the leader for a checkpoint that covers what is waited for, or its newest.
+    async fn ask(&self, leader: NodeId) -> Result<(), String> {
+        let request = parts(&PublishRequest {
+            size: self.wanted_size.load(Ordering::Acquire),
+        });
+        let wait = Wait::Deadline(Duration::from_millis(limits::PUBLISH_WAIT_MS));
+        let body = self
+            .consensus
+            .call(leader, Lane::Control, kind::PUBLISH, request, wait)
+            .await
+            .map_err(|error| error.to_string())?;
+        let message = CheckpointMessage::decode(body).map_err(|error| error.to_string())?;
+        if message.note.is_empty() {
+            return Err("the leader has no checkpoint yet".to_owned());
+        }
+        self.take(&message.note).await
+    }
+
+    /// Whether somebody waits for more than is shown.
+    fn is_wanted(&self) -> bool {
+        let shown = self.newest.borrow().as_ref().map(|shown| shown.size.get());
+        shown.is_none_or(|size| size < self.wanted_size.load(Ordering::Acquire))
+    }
+}
+
+struct Task {
+    shared: Arc<Shared>,
+    interval: Duration,
+    leadership: watch::Receiver<Leadership>,
+}
+
+impl Task {
+    async fn run(mut self) -> Result<(), SignError> {
+        let mut tick = tokio::time::interval(self.interval);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let leadership = *self.leadership.borrow_and_update();
+            match leadership {
+                Leadership::Leading { term } => {
+                    let asked = tokio::select! {
+                        _ = tick.tick() => false,
+                        () = self.shared.wanted.notified() => true,
+                        changed = self.leadership.changed() => {
+                            if changed.is_err() {
+                                return Ok(());
+                            }
+                            continue;
+                        }
+                    };
+                    self.publish(term, asked).await?;
+                }
+                Leadership::Waiting { leader } => {
+                    tokio::select! {
+                        () = self.follow(leader) => {}
+                        changed = self.leadership.changed() => {
+                            if changed.is_err() {
+                                return Ok(());
+                            }
+                        }
+                    }
+                }
+                Leadership::Stopped => return Ok(()),
+            }
+        }
+    }
+
+    /// Not leading: what somebody waits for, or a first checkpoint to show, is asked from the leader.
+    async fn follow(&self, leader: Option<NodeId>) {
+        loop {
+            if !self.shared.is_wanted() {
+                self.shared.wanted.notified().await;
+                continue;
+            }
+            if let Some(leader) = leader
+                && let Err(reason) = self.shared.ask(leader).await
+            {
+                tracing::debug!(leader, reason, "no checkpoint from the leader");
+            }
+            if self.shared.is_wanted() {
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+        }
+    }
+
+    /// Publishes the applied tree if there is something new in it.
+    async fn publish(&self, term: u64, asked: bool) -> Result<(), SignError> {
+        let shared = &self.shared;
+        let applied = shared.store.applied();
+        let size = applied.tree_size;
+        let newest = shared.newest.borrow().as_ref().map(|shown| shown.size);
+        let new = newest.is_none_or(|newest| newest < size);
+        let due = asked || newest.is_none() || applied.user_entries_since_published;
+        if size == TreeSize::EMPTY || !new || !due {
+            return Ok(());
+        }
+        shared.check_last_signed(size).await?;
+        // Recomputed from the stored tree, not taken from a running sum: a bit that flipped in memory must not be
+        // signed.
+        let root = shared.root_at(size).await?;
+        let others = match agree::ask_voters(&shared.consensus, root, size).await {
+            Agreement::Agreed(others) => others,
+            Agreement::Open { answered, voters } => {
+                tracing::info!(%size, answered, voters, "too few voters have recomputed the tree head");
+                return Ok(());
+            }
+            Agreement::Outvoted { root: theirs, by } => {
+                self.hand_over(&by).await;
+                return Err(SignError::Outvoted {
+                    size,
+                    found: root,
+                    root: theirs,
+                    by,
+                });
+            }
+        };
+        let mut pending = shared
+            .consensus
+            .propose(Proposal::Publish { size, root }, term)
+            .await;
+        match pending.result().await {
+            ProposalResult::Applied(AppliedOutcome::Published { .. }) => {}
+            // Leadership moved, or the node is stopping: nothing was signed, and the next leader begins anew.
+            other => {
+                tracing::info!(?other, %size, "the tree head was not agreed on");
+                return Ok(());
+            }
+        }
+        let cosigned: Vec<(NodeId, Signature)> = others
+            .into_iter()
+            .filter_map(|(id, found)| Some((id, found.signature?)))
+            .collect();
+        let note = self.sign(size, root, &cosigned).await?;
+        self.tell(&note);
+        Ok(())
+    }
+
+    async fn sign(
+        &self,
+        size: TreeSize,
+        root: Hash,
+        others: &[(NodeId, Signature)],
+    ) -> Result<String, SignError> {
+        let shared = &self.shared;
+        let keys_error = |error: &dyn std::fmt::Display| SignError::Keys(error.to_string());
+        let _signing = shared.signing.lock().await;
+        shared.record_signed(size, root)?;
+        let checkpoint = Checkpoint::new(shared.keys.origin.clone(), size, root);
+        let text = checkpoint.to_text();
+        let mut signed = SignedCheckpoint::sign(checkpoint, &[&shared.keys.ledger])
+            .map_err(|error| keys_error(&error))?;
+        signed
+            .add_signature(shared.cosignature(&text)?)
+            .map_err(|error| keys_error(&error))?;
+        if !others.is_empty() {
+            let known = roster::node_keys(&shared.store, &shared.keys.origin)?;
+            for (id, signature) in others {
+                // A cosignature that does not verify under the node's announced key must not spoil the note.
+                let good = known
+                    .get(id)
+                    .is_some_and(|key| cosignature::verify(&text, key, signature).is_ok());
+                if good {
+                    signed
+                        .add_signature(signature.clone())
+                        .map_err(|error| keys_error(&error))?;
+                }
+            }
+        }
+        let note = signed.to_text();
+        shared.show(Published {
+            size,
+            root,
+            note: note.clone(),
+        });
+        Ok(note)
+    }
+
+    /// Sends a new checkpoint to every other node. One that misses it asks when it needs it.
+    fn tell(&self, note: &str) {
+        let message = parts(&CheckpointMessage {
+            note: note.to_owned(),
+        });
+        for id in self.shared.consensus.other_members() {
+            let (consensus, message) = (self.shared.consensus.clone(), message.clone());
+            tokio::spawn(async move {
+                let wait = Wait::Deadline(APPLY_WAIT * 2);
+                let told = consensus
+                    .call(id, Lane::Control, kind::CHECKPOINT, message, wait)
+                    .await;
+                if let Err(error) = told {
+                    tracing::debug!(node = id, %error, "a checkpoint was not delivered");
+                }
+            });
+        }
+    }
+
+    /// Leadership goes to a voter that has the root the majority has; then this node stops.
+    async fn hand_over(&self, to: &[NodeId]) {
+        for id in to {
+            if self.shared.consensus.transfer_leader(*id).await.is_err() {
+                continue;
+            }
+            let mut leadership = self.leadership.clone();
+            let left =
+                leadership.wait_for(|leadership| !matches!(leadership, Leadership::Leading { .. }));
+            if tokio::time::timeout(HAND_OVER_WAIT, left).await.is_ok() {
+                return;
+            }
+        }
+    }
+}
