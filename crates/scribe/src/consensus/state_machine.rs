@@ -12,6 +12,7 @@ use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::type_config::alias::{LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, SnapshotMeta, StoredMembership};
 use parking_lot::Mutex;
+use scribe_proof::index::TreeSize;
 
 use super::log_store::{entry_of, frame_of, to_raft_id, to_store_id};
 use super::membership;
@@ -209,11 +210,11 @@ impl StateMachine {
         let manifest = SnapshotManifest {
             segments: self.store.log().sealed(),
         };
-        let meta = if self.store.log().last().is_none() {
-            // Frames that were never appended, as openraft's conformance suite applies them, are in no segment and have
-            // no leaves: log id and membership are all the state there is. A node has an empty log only before its
-            // first frame.
-            let applied = self.store.applied();
+        let applied = self.store.applied();
+        let meta = if manifest.segments.is_empty() && applied.tree_size == TreeSize::EMPTY {
+            // Without a leaf, log id and membership are all the state there is. Nobody asks for such a snapshot but
+            // openraft's conformance suite, which applies frames it never appended and purges what was never sealed; a
+            // node purges only what is sealed, so it never has to send one, and cannot: only segments travel.
             SnapshotMeta {
                 last_log_id: applied.last_log_id.map(to_raft_id),
                 last_membership: stored_membership(&applied.membership)?,
