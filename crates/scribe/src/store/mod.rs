@@ -293,6 +293,14 @@ impl Store {
         let _ = room.await;
     }
 
+    /// Waits until no full segment waits to be sealed, or the store fails.
+    #[cfg(test)]
+    pub(crate) async fn all_sealed(&self) {
+        let mut waiting = self.0.waiting.subscribe();
+        let idle = waiting.wait_for(|waiting| *waiting == 0 || self.poisoned().is_some());
+        drop(idle.await);
+    }
+
     /// Bytes the key index takes on disk.
     pub fn index_disk_bytes(&self) -> u64 {
         self.0.index.disk_bytes()
