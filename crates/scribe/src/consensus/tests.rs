@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use openraft::entry::RaftEntry;
+use openraft::raft::AppendEntriesRequest;
 use openraft::storage::{RaftLogStorage, RaftStateMachine};
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::type_config::TypeConfigExt as _;
@@ -89,7 +90,7 @@ fn entries_proposal(
             transaction_position: 0,
             transaction_length: 1,
             prev: Prev::NotAsserted,
-            commitment: Hash([9; 32]),
+            commitment: scribe_proof::commitment(&[1; 16], b"", b"value"),
             key: key.as_bytes(),
             author: b"",
             body: b"",
@@ -433,4 +434,94 @@ async fn a_restarted_node_serves_the_newest_sealed_segments_as_entries() {
     let rest = log.try_get_log_entries(..).await.unwrap();
     assert_eq!(rest, entries[end as usize..]);
     store.shutdown();
+}
+
+/// The core itself decides what is cut, installed and purged, and when.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_core_installs_a_snapshot_and_goes_on_with_entries() {
+    let entries = a_long_log();
+    let directory = tempfile::tempdir().unwrap();
+    let (leader, mut leading) = a_leader(directory.path(), &entries).await;
+    let built = leading.build_snapshot().await.unwrap();
+    let last = built.meta.last_log_id.unwrap();
+    let next = last.index as usize + 1;
+    let vote = VoteOf::<TypeConfig>::new_committed(3, 1);
+    let divergent = (4..next as u64 + 5).map(|index| entry(1, index, EntryPayload::Blank));
+    let divergent: Vec<_> = entries[..4].iter().cloned().chain(divergent).collect();
+    for (round, own) in [
+        &entries[..0],
+        &entries[..5],
+        &divergent[..],
+        &entries[..next + 1],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let directory = tempfile::tempdir().unwrap();
+        let store = open_small(directory.path());
+        let mut log = LogStore::new(store.log().clone());
+        append(&mut log, own.to_vec()).await;
+        let config = openraft::Config {
+            election_timeout_min: 60_000,
+            election_timeout_max: 120_000,
+            heartbeat_interval: 10_000,
+            ..openraft::Config::default()
+        };
+        let raft = openraft::Raft::new(
+            2,
+            Arc::new(config.validate().unwrap()),
+            super::network::NetworkFactory,
+            log,
+            StateMachine::new(store.clone()),
+        )
+        .await
+        .unwrap();
+        if round < 3 {
+            fetch(&leader, &store, &built.snapshot.segments);
+        }
+        raft.install_full_snapshot(vote, built.clone())
+            .await
+            .unwrap();
+        assert_eq!(store.applied().last_log_id.map(to_raft_id), Some(last));
+        let request = AppendEntriesRequest {
+            vote,
+            prev_log_id: Some(last),
+            entries: entries[next..].to_vec(),
+            leader_commit: entries.last().map(|entry| entry.log_id()),
+        };
+        raft.append_entries(request).await.unwrap();
+        let mut applied = store.watch_applied();
+        let end = leader.applied();
+        applied.wait_for(|applied| *applied == end).await.unwrap();
+        let waiting = raft.wait(Some(std::time::Duration::from_secs(20)));
+        waiting
+            .purged(Some(last), "behind the snapshot")
+            .await
+            .unwrap();
+        raft.shutdown().await.unwrap();
+        assert_eq!(
+            store.root_at(end.tree_size).unwrap(),
+            leader.root_at(end.tree_size).unwrap()
+        );
+        store.check(|_, _| {}).unwrap();
+        store.shutdown();
+        drop(store);
+
+        // And starts again from what is there.
+        let store = open_small(directory.path());
+        let mut state_machine = StateMachine::new(store.clone());
+        let mut log = LogStore::new(store.log().clone());
+        let state = openraft::storage::StorageHelper::new(&mut log, &mut state_machine)
+            .with_id(2)
+            .get_initial_state()
+            .await
+            .unwrap();
+        assert_eq!(
+            state.log_ids.last(),
+            Some(&entries[29].log_id()),
+            "round {round}"
+        );
+        store.shutdown();
+    }
+    leader.shutdown();
 }
