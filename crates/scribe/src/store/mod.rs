@@ -35,7 +35,7 @@ pub mod segment;
 pub mod sim_disk;
 mod staging;
 mod state;
-pub mod switch;
+mod switch;
 pub mod tree;
 pub mod view;
 pub mod vote;
