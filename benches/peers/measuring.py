@@ -130,7 +130,8 @@ def middle(runs):
         if runs[0][name] is not None
     }
     rates = [run["per_second"] for run in runs]
-    figures["spread"] = (max(rates) - min(rates)) / figures["per_second"]
+    # One run has no spread, and "0%" would look like a good one.
+    figures["spread"] = f"{(max(rates) - min(rates)) / figures['per_second']:.0%}" if len(rates) > 1 else "one run"
     figures["marks"] = "!" * failed + "~" * disturbed
     return figures
 
@@ -149,7 +150,7 @@ def line(cells):
 def row(name, figures, others=()):
     """A row of the table, with how many times the rate of each of `others` its own is."""
     cores = figures.get("server_cores")
-    cells = [f"  {name}", f"{figures['per_second']:,.0f}", f"{figures['spread']:.0%}"]
+    cells = [f"  {name}", f"{figures['per_second']:,.0f}", figures["spread"]]
     cells += [latency(figures["p50_us"]), latency(figures["p99_us"]), "" if cores is None else f"{cores:.2f}"]
     ratios = [f"{figures['per_second'] / other['per_second']:.2f}" for other in others]
     return line([*cells, *ratios, *[""] * (3 - len(ratios)), figures["marks"]])
