@@ -170,7 +170,7 @@ pub(super) struct SnapshotOffer {
     /// Where the segments can be fetched.
     #[prost(string, tag = "2")]
     pub raft_addr: String,
-    /// Footers of the sealed segments, oldest first.
+    /// Summaries of the sealed segments, oldest first.
     #[prost(bytes = "bytes", repeated, tag = "3")]
     pub segments: Vec<Bytes>,
 }
@@ -482,7 +482,7 @@ pub(super) fn encode_snapshot_offer(
         segments: manifest
             .segments
             .iter()
-            .map(SealedSegment::encode_footer)
+            .map(SealedSegment::encode_summary)
             .collect(),
     })
 }
@@ -495,8 +495,8 @@ pub(super) fn decode_snapshot_offer(
     let segments = offer
         .segments
         .iter()
-        .map(|footer| {
-            SealedSegment::parse_footer(footer).map_err(|error| malformed(error.to_string()))
+        .map(|summary| {
+            SealedSegment::parse_summary(summary).map_err(|error| malformed(error.to_string()))
         })
         .collect::<Result<_, _>>()?;
     Ok((to_vote(&offer.vote), offer.raft_addr, segments))

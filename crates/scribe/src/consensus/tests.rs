@@ -470,7 +470,7 @@ async fn the_core_installs_a_snapshot_and_goes_on_with_entries() {
         let raft = openraft::Raft::new(
             2,
             Arc::new(config.validate().unwrap()),
-            super::network::NetworkFactory,
+            super::network::NetworkFactory::new(1, super::Transport::default(), Default::default()),
             log,
             StateMachine::new(store.clone()),
         )
