@@ -16,7 +16,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -222,32 +222,36 @@ impl Connection {
             id: self.next_id.fetch_add(1, Relaxed),
             state: Arc::default(),
         };
+        let (answer, answered) = oneshot::channel();
+        let mut unsent = Some((parts, answer));
+        // At once if there is room, before anything could yield: calls then leave in the order they are first polled.
+        let mut place = self.in_flight.try_acquire().ok();
+        if place.is_some()
+            && let Some(room) = self.outbox.try_room_for(body_length)
+        {
+            self.send(&entry, kind, body_length, &mut unsent, room)?;
+        }
         let exchange = async {
-            let _in_flight = self.in_flight.acquire().await;
-            let room = self.outbox.room_for(body_length).await;
-            let (answer, answered) = oneshot::channel();
-            {
-                let mut pending = self.shared.pending.lock();
-                let Some(pending) = pending.as_mut() else {
+            if unsent.is_some() {
+                if place.is_none() {
+                    place = self.in_flight.acquire().await.ok();
+                }
+                // The queue is never closed.
+                let Some(room) = self.outbox.room_for(body_length).await else {
                     return Err(CallError::unreachable(self.reason()));
                 };
-                let state = Arc::clone(&entry.state);
-                pending.insert(entry.id, Pending { answer, state });
+                self.send(&entry, kind, body_length, &mut unsent, room)?;
             }
-            self.outbox.push(Outgoing {
-                header: Header::new(Role::Request, kind, entry.id, body_length),
-                parts,
-                state: Some(Arc::clone(&entry.state)),
-                room,
-            });
-            answered.await.unwrap_or_else(|_| {
+            let answer = answered.await.unwrap_or_else(|_| {
                 let text = self.reason();
                 if entry.state.cancel() {
                     Err(CallError::Unreachable { text })
                 } else {
                     Err(CallError::Lost { text })
                 }
-            })
+            });
+            drop(place);
+            answer
         };
         // Waiting for a place or for room ends with the connection, too.
         let exchange = async {
@@ -286,6 +290,32 @@ impl Connection {
                 Err(CallError::TimedOut)
             }
         }
+    }
+
+    /// Registers a call and leaves it with the writer.
+    fn send(
+        &self,
+        entry: &Entry<'_>,
+        kind: u8,
+        body_length: usize,
+        unsent: &mut Option<(Vec<Bytes>, oneshot::Sender<Answer>)>,
+        room: OwnedSemaphorePermit,
+    ) -> Result<(), CallError> {
+        let mut pending = self.shared.pending.lock();
+        let Some(pending) = pending.as_mut() else {
+            return Err(CallError::unreachable(self.reason()));
+        };
+        if let Some((parts, answer)) = unsent.take() {
+            let state = Arc::clone(&entry.state);
+            pending.insert(entry.id, Pending { answer, state });
+            self.outbox.push(Outgoing {
+                header: Header::new(Role::Request, kind, entry.id, body_length),
+                parts,
+                state: Some(Arc::clone(&entry.state)),
+                room: Some(room),
+            });
+        }
+        Ok(())
     }
 
     /// Waits as long as something moves.
