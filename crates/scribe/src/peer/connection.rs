@@ -17,7 +17,7 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::frame::{Activity, ERROR_BODY_MAX, FrameError, FrameReader, Header, Role, Totals};
@@ -25,17 +25,13 @@ use super::frame::{PROTOCOL, PROTOCOL_MIN, parse_error};
 use super::hello::{HELLO_LENGTH_MAX, HELLO_PROTOCOL, Hello};
 use super::outbox::{CallState, Outbox, Outgoing};
 use super::pki::PeerName;
-use super::{CallError, Lane, NodeId, PeerTimeouts, RefusalCode, outbox, socket, tls};
+use super::{CallError, Lane, NodeId, PeerTimeouts, RefusalCode, outbox, remote_code, socket, tls};
 use crate::limits;
 
 /// The receiving half of a connection, encrypted or not.
 pub(super) type Receiving = Box<dyn AsyncRead + Send + Unpin>;
 /// The sending half.
 pub(super) type Sending = Box<dyn AsyncWrite + Send + Unpin>;
-
-/// Questions out without a byte coming back for this long, and a call out of time: the connection is given up. After a
-/// partition it would stay dead long after the network has healed.
-const SILENT_MAX_MS: u64 = 2_000;
 
 /// Whom to call and how.
 #[derive(Debug, Clone)]
@@ -86,6 +82,10 @@ struct Shared {
     closed: CancellationToken,
     /// Whether a frame came in after the handshake: the other side does more than accept.
     proved: AtomicBool,
+    /// Whether the other side has announced that it will close: no further call is sent here.
+    retired: AtomicBool,
+    /// Whether it is being asked for a sign of life.
+    asking: AtomicBool,
 }
 
 /// One connection to another node.
@@ -96,6 +96,7 @@ pub(super) struct Connection {
     in_flight: Semaphore,
     next_id: AtomicU64,
     opened: Instant,
+    silent_max_ms: u64,
 }
 
 impl Drop for Connection {
@@ -164,6 +165,8 @@ impl Connection {
             activity: Arc::clone(&activity),
             closed: closed.clone(),
             proved: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
+            asking: AtomicBool::new(false),
         });
         let writing = outbox::write(writer, queue, activity, timeouts.clone(), closed);
         let over = Arc::clone(&shared);
@@ -185,12 +188,14 @@ impl Connection {
             in_flight: Semaphore::new(limits::PEER_REQUESTS_IN_FLIGHT_MAX),
             next_id: AtomicU64::new(1),
             opened: Instant::now(),
+            // Whoever cannot be heard for as long as connecting may take is better connected to again.
+            silent_max_ms: timeouts.connect_ms,
         }
     }
 
     /// Whether it still stands.
     pub fn stands(&self) -> bool {
-        !self.shared.closed.is_cancelled()
+        !self.shared.closed.is_cancelled() && !self.shared.retired.load(Relaxed)
     }
 
     /// Whether the other side ever answered, or at least kept it open for a while. One that did not counts as a
@@ -284,12 +289,31 @@ impl Connection {
                 "it could not be sent in time, others are being sent before it",
             )),
             None => {
-                if self.shared.activity.silent_for_ms() >= SILENT_MAX_MS {
-                    self.close("it no longer answers");
-                }
+                self.suspect();
                 Err(CallError::TimedOut)
             }
         }
+    }
+
+    /// A call ran out of time. If not a byte has come back since questions went out, the connection is asked for a sign
+    /// of life, and given up without one: after a partition it would stay dead long after the network has healed. A
+    /// handler that is merely slow does not cost the other calls their connection.
+    fn suspect(&self) {
+        let shared = &self.shared;
+        let silent_max_ms = self.silent_max_ms;
+        if shared.activity.silent_for_ms() < silent_max_ms || shared.asking.swap(true, Relaxed) {
+            return;
+        }
+        self.outbox.push(Outgoing::bare(Role::Ping, 1));
+        let shared = Arc::clone(shared);
+        tokio::spawn(async move {
+            sleep(Duration::from_millis(silent_max_ms)).await;
+            // Any byte since then has started the count anew.
+            if shared.activity.silent_for_ms() >= 2 * silent_max_ms {
+                shared.end("it no longer answers".to_owned());
+            }
+            shared.asking.store(false, Relaxed);
+        });
     }
 
     /// Registers a call and leaves it with the writer.
@@ -402,6 +426,9 @@ impl Shared {
             Role::Response => Ok(body),
             Role::Error => {
                 let (code, text) = parse_error(&body);
+                if code == remote_code::TOO_LONG {
+                    self.retired.store(true, Relaxed);
+                }
                 Err(CallError::Remote { code, text })
             }
             _ => {

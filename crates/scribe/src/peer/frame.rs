@@ -46,7 +46,7 @@ pub(super) enum Role {
     Error = 2,
     /// The request is being worked on.
     Progress = 3,
-    /// Keeps the connection from looking dead. Not answered: each side sends its own.
+    /// Keeps the connection from looking dead: each side sends its own. One with a request id wants one back.
     Ping = 4,
     /// First frame of each direction.
     Hello = 5,

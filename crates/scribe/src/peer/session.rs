@@ -138,6 +138,9 @@ impl Session {
                     Role::Request => {}
                     Role::Ping => {
                         reader.skip(&header, 0).await?;
+                        if header.request_id != 0 {
+                            answerer.outbox.push(Outgoing::bare(Role::Ping, 0));
+                        }
                         continue;
                     }
                     _ => return Err(FrameError::Malformed("a client does not send such a frame")),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -246,14 +246,18 @@ pub enum Link {
 /// Passes connections on to one address, and keeps what it saw: by connection and direction.
 pub struct Proxy {
     pub address: SocketAddr,
-    pub seen: Arc<Mutex<BTreeMap<(usize, bool), Vec<u8>>>>,
+    pub seen: Kept,
+    /// From now on nothing passes.
+    pub swallow: Arc<AtomicBool>,
 }
 
 impl Proxy {
     pub async fn start(to: &str, link: Link) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let seen: Arc<Mutex<BTreeMap<(usize, bool), Vec<u8>>>> = Arc::default();
+        let seen = Kept::default();
+        let swallow = Arc::new(AtomicBool::new(false));
+        let swallowing = Arc::clone(&swallow);
         let (to, kept) = (to.to_owned(), Arc::clone(&seen));
         tokio::spawn(async move {
             for number in 0.. {
@@ -265,11 +269,27 @@ impl Proxy {
                 let (far_read, far_write) = far.into_split();
                 let there = ((number, true), Arc::clone(&kept));
                 let back = ((number, false), Arc::clone(&kept));
-                tokio::spawn(pass(near_read, far_write, link, there));
-                tokio::spawn(pass(far_read, near_write, Link::Fast, back));
+                tokio::spawn(pass(
+                    near_read,
+                    far_write,
+                    link,
+                    there,
+                    Arc::clone(&swallowing),
+                ));
+                tokio::spawn(pass(
+                    far_read,
+                    near_write,
+                    Link::Fast,
+                    back,
+                    Arc::clone(&swallowing),
+                ));
             }
         });
-        Proxy { address, seen }
+        Proxy {
+            address,
+            seen,
+            swallow,
+        }
     }
 
     pub fn address(&self) -> String {
@@ -285,6 +305,7 @@ async fn pass(
     mut to: tokio::net::tcp::OwnedWriteHalf,
     link: Link,
     (place, kept): ((usize, bool), Kept),
+    swallow: Arc<AtomicBool>,
 ) {
     let mut pace = tokio::time::interval(Duration::from_millis(10));
     let mut buffer = vec![
@@ -307,6 +328,9 @@ async fn pass(
                 .entry(place)
                 .or_default()
                 .extend_from_slice(&buffer[..count]);
+        }
+        if swallow.load(SeqCst) {
+            continue;
         }
         if to.write_all(&buffer[..count]).await.is_err() {
             break;
