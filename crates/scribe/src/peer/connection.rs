@@ -393,9 +393,8 @@ impl Shared {
                 () = self.closed.cancelled() => return "closed on this side".to_owned(),
                 next = self.read_one(&mut reader) => next,
             };
-            match next {
-                Ok(()) => self.proved.store(true, Relaxed),
-                Err(error) => return error.to_string(),
+            if let Err(error) = next {
+                return error.to_string();
             }
         }
     }
@@ -410,6 +409,8 @@ impl Shared {
                 return Err(FrameError::Malformed("a server does not send such a frame"));
             }
         };
+        // Before anybody can act on the answer.
+        self.proved.store(true, Relaxed);
         let waiting = {
             let pending = self.pending.lock();
             pending

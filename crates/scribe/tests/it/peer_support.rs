@@ -119,7 +119,7 @@ pub struct Answering(pub Arc<Answers>);
 /// Patience for tests: short where a test waits for it to end.
 pub fn timeouts() -> PeerTimeouts {
     PeerTimeouts {
-        handshake_ms: 300,
+        handshake_ms: 1_000,
         backoff_first_ms: 20,
         backoff_max_ms: 100,
         ..PeerTimeouts::default()
