@@ -45,6 +45,13 @@ impl ConsensusNode {
         self.transport.pool.is_none()
     }
 
+    /// Ends the pause before a peer that could not be reached is tried again.
+    pub fn retry_now(&self, id: NodeId) {
+        if let Some(pool) = &self.transport.pool {
+            pool.retry_now(id);
+        }
+    }
+
     /// All voters, of both configurations while a change is under way.
     pub fn voters(&self) -> BTreeSet<NodeId> {
         self.metrics().membership_config.voter_ids().collect()

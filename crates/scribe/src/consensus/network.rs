@@ -208,6 +208,11 @@ impl RaftNetworkV2<TypeConfig> for Network {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        if snapshot.snapshot.meta().ok().as_ref() != Some(&snapshot.meta) {
+            // Only segments travel: a snapshot that is more than their list cannot be sent.
+            let text = "a snapshot without segments cannot be sent".to_owned();
+            return Err(StreamingError::Unreachable(Unreachable::from_string(text)));
+        }
         let own_address = &self.factory.transport.own_raft_addr;
         let parts = rpc::encode_snapshot_offer(&vote, own_address, &snapshot.snapshot);
         // The peer fetches what it lacks and says that it is alive meanwhile.

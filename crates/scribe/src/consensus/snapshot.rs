@@ -48,8 +48,13 @@ impl ConsensusNode {
         }
         // One at a time: a leader that lost patience and offers again waits for its first offer to be done with.
         let _receiving = self.receiving.lock().await;
-        self.fetch_segments(sender, &address, &segments, progress)
-            .await?;
+        let last = segments.last().map(|segment| segment.last_log_id);
+        // A log that has the snapshot's last entry has everything before it.
+        let has_all = last.is_none_or(|last| self.store.log().id_at(last.index) == Some(last));
+        if !has_all {
+            self.fetch_segments(sender, &address, &segments, progress)
+                .await?;
+        }
         let manifest = SnapshotManifest {
             segments: Arc::new(segments),
         };
@@ -90,6 +95,17 @@ impl ConsensusNode {
             .sum();
         if missing.is_empty() {
             return Ok(());
+        }
+        let free = self.store.log().free_bytes();
+        if free < total.saturating_add(limits::DISK_RESERVE_BYTES) {
+            let list = Vec::new();
+            let staging = staging.clone();
+            // What was fetched before makes room for the log.
+            blocking(move || staging.missing(&list)).await?;
+            return Err(failed(format!(
+                "{total} bytes of segments do not fit: {free} are free, {} of them are kept back",
+                limits::DISK_RESERVE_BYTES
+            )));
         }
         tracing::info!(
             leader,

@@ -49,6 +49,8 @@ impl Service {
 impl Handler for Service {
     fn admit(&self, sender: NodeId) -> Result<(), (RefusalCode, String)> {
         if self.consensus.is_welcome(sender) {
+            // It is up again: whatever this node has for it need not wait for the end of a pause.
+            self.consensus.retry_now(sender);
             return Ok(());
         }
         let text = format!(

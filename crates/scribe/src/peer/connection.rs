@@ -16,8 +16,8 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, oneshot};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::frame::{Activity, ERROR_BODY_MAX, FrameError, FrameReader, Header, Role, Totals};
@@ -25,17 +25,13 @@ use super::frame::{PROTOCOL, PROTOCOL_MIN, parse_error};
 use super::hello::{HELLO_LENGTH_MAX, HELLO_PROTOCOL, Hello};
 use super::outbox::{CallState, Outbox, Outgoing};
 use super::pki::PeerName;
-use super::{CallError, Lane, NodeId, PeerTimeouts, RefusalCode, outbox, socket, tls};
+use super::{CallError, Lane, NodeId, PeerTimeouts, RefusalCode, outbox, remote_code, socket, tls};
 use crate::limits;
 
 /// The receiving half of a connection, encrypted or not.
 pub(super) type Receiving = Box<dyn AsyncRead + Send + Unpin>;
 /// The sending half.
 pub(super) type Sending = Box<dyn AsyncWrite + Send + Unpin>;
-
-/// Questions out without a byte coming back for this long, and a call out of time: the connection is given up. After a
-/// partition it would stay dead long after the network has healed.
-const SILENT_MAX_MS: u64 = 2_000;
 
 /// Whom to call and how.
 #[derive(Debug, Clone)]
@@ -86,6 +82,10 @@ struct Shared {
     closed: CancellationToken,
     /// Whether a frame came in after the handshake: the other side does more than accept.
     proved: AtomicBool,
+    /// Whether the other side has announced that it will close: no further call is sent here.
+    retired: AtomicBool,
+    /// Whether it is being asked for a sign of life.
+    asking: AtomicBool,
 }
 
 /// One connection to another node.
@@ -96,6 +96,7 @@ pub(super) struct Connection {
     in_flight: Semaphore,
     next_id: AtomicU64,
     opened: Instant,
+    silent_max_ms: u64,
 }
 
 impl Drop for Connection {
@@ -164,6 +165,8 @@ impl Connection {
             activity: Arc::clone(&activity),
             closed: closed.clone(),
             proved: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
+            asking: AtomicBool::new(false),
         });
         let writing = outbox::write(writer, queue, activity, timeouts.clone(), closed);
         let over = Arc::clone(&shared);
@@ -185,12 +188,14 @@ impl Connection {
             in_flight: Semaphore::new(limits::PEER_REQUESTS_IN_FLIGHT_MAX),
             next_id: AtomicU64::new(1),
             opened: Instant::now(),
+            // Whoever cannot be heard for as long as connecting may take is better connected to again.
+            silent_max_ms: timeouts.connect_ms,
         }
     }
 
     /// Whether it still stands.
     pub fn stands(&self) -> bool {
-        !self.shared.closed.is_cancelled()
+        !self.shared.closed.is_cancelled() && !self.shared.retired.load(Relaxed)
     }
 
     /// Whether the other side ever answered, or at least kept it open for a while. One that did not counts as a
@@ -222,32 +227,36 @@ impl Connection {
             id: self.next_id.fetch_add(1, Relaxed),
             state: Arc::default(),
         };
+        let (answer, answered) = oneshot::channel();
+        let mut unsent = Some((parts, answer));
+        // At once if there is room, before anything could yield: calls then leave in the order they are first polled.
+        let mut place = self.in_flight.try_acquire().ok();
+        if place.is_some()
+            && let Some(room) = self.outbox.try_room_for(body_length)
+        {
+            self.send(&entry, kind, body_length, &mut unsent, room)?;
+        }
         let exchange = async {
-            let _in_flight = self.in_flight.acquire().await;
-            let room = self.outbox.room_for(body_length).await;
-            let (answer, answered) = oneshot::channel();
-            {
-                let mut pending = self.shared.pending.lock();
-                let Some(pending) = pending.as_mut() else {
+            if unsent.is_some() {
+                if place.is_none() {
+                    place = self.in_flight.acquire().await.ok();
+                }
+                // The queue is never closed.
+                let Some(room) = self.outbox.room_for(body_length).await else {
                     return Err(CallError::unreachable(self.reason()));
                 };
-                let state = Arc::clone(&entry.state);
-                pending.insert(entry.id, Pending { answer, state });
+                self.send(&entry, kind, body_length, &mut unsent, room)?;
             }
-            self.outbox.push(Outgoing {
-                header: Header::new(Role::Request, kind, entry.id, body_length),
-                parts,
-                state: Some(Arc::clone(&entry.state)),
-                room,
-            });
-            answered.await.unwrap_or_else(|_| {
+            let answer = answered.await.unwrap_or_else(|_| {
                 let text = self.reason();
                 if entry.state.cancel() {
                     Err(CallError::Unreachable { text })
                 } else {
                     Err(CallError::Lost { text })
                 }
-            })
+            });
+            drop(place);
+            answer
         };
         // Waiting for a place or for room ends with the connection, too.
         let exchange = async {
@@ -280,12 +289,57 @@ impl Connection {
                 "it could not be sent in time, others are being sent before it",
             )),
             None => {
-                if self.shared.activity.silent_for_ms() >= SILENT_MAX_MS {
-                    self.close("it no longer answers");
-                }
+                self.suspect();
                 Err(CallError::TimedOut)
             }
         }
+    }
+
+    /// A call ran out of time. If not a byte has come back since questions went out, the connection is asked for a sign
+    /// of life, and given up without one: after a partition it would stay dead long after the network has healed. A
+    /// handler that is merely slow does not cost the other calls their connection.
+    fn suspect(&self) {
+        let shared = &self.shared;
+        let silent_max_ms = self.silent_max_ms;
+        if shared.activity.silent_for_ms() < silent_max_ms || shared.asking.swap(true, Relaxed) {
+            return;
+        }
+        self.outbox.push(Outgoing::bare(Role::Ping, 1));
+        let shared = Arc::clone(shared);
+        tokio::spawn(async move {
+            sleep(Duration::from_millis(silent_max_ms)).await;
+            // Any byte since then has started the count anew.
+            if shared.activity.silent_for_ms() >= 2 * silent_max_ms {
+                shared.end("it no longer answers".to_owned());
+            }
+            shared.asking.store(false, Relaxed);
+        });
+    }
+
+    /// Registers a call and leaves it with the writer.
+    fn send(
+        &self,
+        entry: &Entry<'_>,
+        kind: u8,
+        body_length: usize,
+        unsent: &mut Option<(Vec<Bytes>, oneshot::Sender<Answer>)>,
+        room: OwnedSemaphorePermit,
+    ) -> Result<(), CallError> {
+        let mut pending = self.shared.pending.lock();
+        let Some(pending) = pending.as_mut() else {
+            return Err(CallError::unreachable(self.reason()));
+        };
+        if let Some((parts, answer)) = unsent.take() {
+            let state = Arc::clone(&entry.state);
+            pending.insert(entry.id, Pending { answer, state });
+            self.outbox.push(Outgoing {
+                header: Header::new(Role::Request, kind, entry.id, body_length),
+                parts,
+                state: Some(Arc::clone(&entry.state)),
+                room: Some(room),
+            });
+        }
+        Ok(())
     }
 
     /// Waits as long as something moves.
@@ -339,9 +393,8 @@ impl Shared {
                 () = self.closed.cancelled() => return "closed on this side".to_owned(),
                 next = self.read_one(&mut reader) => next,
             };
-            match next {
-                Ok(()) => self.proved.store(true, Relaxed),
-                Err(error) => return error.to_string(),
+            if let Err(error) = next {
+                return error.to_string();
             }
         }
     }
@@ -356,6 +409,8 @@ impl Shared {
                 return Err(FrameError::Malformed("a server does not send such a frame"));
             }
         };
+        // Before anybody can act on the answer.
+        self.proved.store(true, Relaxed);
         let waiting = {
             let pending = self.pending.lock();
             pending
@@ -372,6 +427,9 @@ impl Shared {
             Role::Response => Ok(body),
             Role::Error => {
                 let (code, text) = parse_error(&body);
+                if code == remote_code::TOO_LONG {
+                    self.retired.store(true, Relaxed);
+                }
                 Err(CallError::Remote { code, text })
             }
             _ => {

@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::time::Instant;
 
 use super::PeerTimeouts;
+use super::hello::HELLO_PROTOCOL;
 
 /// The protocol this build speaks. A change that an older node cannot read raises it.
 pub const PROTOCOL: u8 = 1;
@@ -45,7 +46,7 @@ pub(super) enum Role {
     Error = 2,
     /// The request is being worked on.
     Progress = 3,
-    /// Keeps the connection from looking dead. Not answered: each side sends its own.
+    /// Keeps the connection from looking dead: each side sends its own. One with a request id wants one back.
     Ping = 4,
     /// First frame of each direction.
     Hello = 5,
@@ -112,6 +113,13 @@ impl Header {
         let Some(role) = Role::from_flags(flags) else {
             return Err(FrameError::Malformed("unknown flags"));
         };
+        let expected = match role {
+            Role::Hello | Role::Refusal => protocol == HELLO_PROTOCOL,
+            _ => (PROTOCOL_MIN..=PROTOCOL).contains(&protocol),
+        };
+        if !expected {
+            return Err(FrameError::Malformed("another protocol than agreed on"));
+        }
         Ok(Header {
             body_length,
             protocol,

@@ -108,10 +108,16 @@ impl Outbox {
 
     /// Waits until the queue has room for a body. One that is longer than the whole queue waits until it is alone.
     pub async fn room_for(&self, body_length: usize) -> Option<OwnedSemaphorePermit> {
-        let wanted = (body_length + HEADER_LENGTH).min(limits::PEER_QUEUE_BYTES_MAX);
         Arc::clone(&self.room)
-            .acquire_many_owned(u32::try_from(wanted).unwrap_or(u32::MAX))
+            .acquire_many_owned(share(body_length))
             .await
+            .ok()
+    }
+
+    /// The same without waiting.
+    pub fn try_room_for(&self, body_length: usize) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.room)
+            .try_acquire_many_owned(share(body_length))
             .ok()
     }
 
@@ -119,6 +125,12 @@ impl Outbox {
     pub fn push(&self, frame: Outgoing) {
         let _ = self.sender.send(frame);
     }
+}
+
+/// A frame's share of the queue.
+fn share(body_length: usize) -> u32 {
+    let wanted = (body_length + HEADER_LENGTH).min(limits::PEER_QUEUE_BYTES_MAX);
+    u32::try_from(wanted).unwrap_or(u32::MAX)
 }
 
 /// What one write takes along.

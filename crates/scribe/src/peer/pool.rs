@@ -83,6 +83,8 @@ impl Pool {
 
     /// Asks a node and waits for its answer. The parts are sent one after another as one body, long ones without being
     /// copied. Dropping the future gives the call up; what was sent of it stays sent.
+    ///
+    /// While the connection stands and has room, calls leave in the order in which their futures are first polled.
     pub async fn call(
         &self,
         target: NodeId,

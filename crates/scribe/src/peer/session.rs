@@ -128,7 +128,8 @@ impl Session {
         };
         let places = Arc::new(Semaphore::new(limits::PEER_REQUESTS_IN_FLIGHT_MAX));
         let bytes = Arc::new(Semaphore::new(limits::PEER_REQUEST_BYTES_MAX));
-        let in_order = (lane == Lane::Replication).then(|| answerer.clone().one_by_one());
+        let in_order =
+            (lane == Lane::Replication).then(|| answerer.clone().one_by_one(closed.clone()));
 
         let reading = async {
             loop {
@@ -137,6 +138,9 @@ impl Session {
                     Role::Request => {}
                     Role::Ping => {
                         reader.skip(&header, 0).await?;
+                        if header.request_id != 0 {
+                            answerer.outbox.push(Outgoing::bare(Role::Ping, 0));
+                        }
                         continue;
                     }
                     _ => return Err(FrameError::Malformed("a client does not send such a frame")),
@@ -232,11 +236,15 @@ struct Answerer {
 }
 
 impl Answerer {
-    /// A task that answers jobs in their order. Its queue is bounded by the shares each job holds.
-    fn one_by_one(self) -> mpsc::UnboundedSender<Job> {
+    /// A task that answers jobs in their order. Its queue is bounded by the shares each job holds. Jobs that wait when
+    /// the connection is cut are dropped: what the sender has to say now comes on its next connection.
+    fn one_by_one(self, closed: CancellationToken) -> mpsc::UnboundedSender<Job> {
         let (sender, mut jobs) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             while let Some(job) = jobs.recv().await {
+                if closed.is_cancelled() {
+                    return;
+                }
                 self.clone().answer(job).await;
             }
         });

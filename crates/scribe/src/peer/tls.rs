@@ -2,7 +2,7 @@
 //!
 //! TLS 1.3 only, one crypto provider, no session resumption: connections live long, and a resumed session would carry
 //! a certificate that may have been replaced since. A client certificate is optional for TLS itself, because a node
-//! that joins has none; [`super::server`] refuses every other lane without one. Reads no files: PEM texts come from
+//! that joins has none; the server refuses every other lane without one. Reads no files: PEM texts come from
 //! the caller.
 
 use std::fmt;
