@@ -23,7 +23,8 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::error::{
-    ClientWriteError, Fatal, ForwardToLeader, InitializeError, LinearizableReadError, RaftError,
+    ChangeMembershipError, ClientWriteError, Fatal, ForwardToLeader, InitializeError,
+    LinearizableReadError, RaftError,
 };
 use openraft::impls::OneshotResponder;
 use openraft::type_config::alias::WriteResponderOf;
@@ -643,6 +644,12 @@ fn write_error(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> Co
             ConsensusError::NotLeader {
                 leader: forward.leader_id,
             }
+        }
+        // Two administrators at once: one waits for the other.
+        RaftError::APIError(ClientWriteError::ChangeMembershipError(
+            ChangeMembershipError::InProgress(_),
+        )) => {
+            ConsensusError::Unavailable("another change of the membership is under way".to_owned())
         }
         RaftError::APIError(error) => ConsensusError::Refused(error.to_string()),
         RaftError::Fatal(fatal) => fatal_error(&fatal),
