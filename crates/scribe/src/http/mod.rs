@@ -14,6 +14,7 @@
 
 mod body;
 mod bulk;
+mod cluster;
 mod connection;
 mod convert;
 mod cursor;
@@ -41,7 +42,7 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use scribe_client::code::ErrorCode;
@@ -293,8 +294,33 @@ fn router(app: App) -> Router {
             get(proofs::consistency).fallback(only_get),
         )
         .route("/v1/ledger", get(ledger::ledger).fallback(only_get))
-        .route("/v1/cluster", get(health::cluster).fallback(only_get))
-        .route("/v1/cluster/leader", get(health::leader).fallback(only_get))
+        .route("/v1/cluster", get(cluster::cluster).fallback(only_get))
+        .route(
+            "/v1/cluster/leader",
+            get(cluster::leader)
+                .post(cluster::transfer)
+                .fallback(get_or_post),
+        )
+        .route(
+            "/v1/cluster/members",
+            get(cluster::members).fallback(only_get),
+        )
+        .route(
+            "/v1/cluster/members/{id}",
+            delete(cluster::remove).fallback(only_delete),
+        )
+        .route(
+            "/v1/cluster/members/{id}/promote",
+            post(cluster::promote).fallback(only_post),
+        )
+        .route(
+            "/v1/cluster/members/{id}/replace",
+            post(cluster::replace).fallback(only_post),
+        )
+        .route(
+            "/v1/cluster/tokens",
+            post(cluster::token).fallback(only_post),
+        )
         .route("/checkpoint", get(ledger::checkpoint).fallback(only_get))
         .route("/health/live", get(health::live).fallback(only_get))
         .route("/health/ready", get(health::ready).fallback(only_get))
@@ -310,6 +336,10 @@ async fn only_get(request: axum::extract::Request) -> ApiError {
 
 async fn only_post(request: axum::extract::Request) -> ApiError {
     ApiError::method_not_allowed(request.method(), "POST").leaving_request_unread()
+}
+
+async fn only_delete(request: axum::extract::Request) -> ApiError {
+    ApiError::method_not_allowed(request.method(), "DELETE").leaving_request_unread()
 }
 
 async fn get_or_post(request: axum::extract::Request) -> ApiError {
