@@ -116,6 +116,10 @@ pub const HTTP_HEADERS_MAX: usize = 64;
 pub const JSON_BODY_LENGTH_MAX: usize = 24 * MIB;
 /// How long a client may take to send its request head.
 pub const HTTP_HEAD_TIMEOUT_MS: u64 = 5_000;
+/// How long a TLS handshake with a client may take.
+pub const HTTP_TLS_HANDSHAKE_TIMEOUT_MS: u64 = 5_000;
+/// A file with a certificate chain or a private key: some ten certificates have 20 KiB.
+pub const PEM_LENGTH_MAX: u64 = MIB as u64;
 /// How long a client-facing write or barrier may take before its outcome is reported as unknown.
 pub const REQUEST_TIMEOUT_MS: u64 = 10_000;
 /// How long a receipt or `?wait=published` waits for a checkpoint.

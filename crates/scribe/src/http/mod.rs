@@ -4,7 +4,7 @@
 //! cannot disagree. This module knows HTTP and nothing of how a ledger works: every decision is the [`Node`]'s.
 //!
 //! ```text
-//! connection  accepts, drives hyper, closes what stalls
+//! connection  accepts, greets by TLS if there is a certificate, drives hyper, closes what stalls
 //!   └─ answer      checks the head, then
 //!        ├─ keys        /v1/keys/{key}…: the hot routes, reached without a router
 //!        └─ Router      everything else, one module per resource
@@ -30,6 +30,7 @@ mod openapi;
 mod proofs;
 mod range;
 mod request;
+mod tls;
 mod transactions;
 mod watch;
 
@@ -59,6 +60,8 @@ use metrics::{HttpMetrics, Route};
 use crate::limits;
 use crate::node::Node;
 
+pub use tls::{HttpTls, HttpTlsError};
+
 /// Connections the kernel keeps for us while we are busy.
 const LISTEN_BACKLOG: u32 = 4_096;
 
@@ -73,6 +76,8 @@ pub struct HttpOptions {
     pub raft_addr: String,
     /// The address clients reach this node at, for `/v1/cluster`; empty means the bound one.
     pub http_addr: String,
+    /// The certificate to show; plain HTTP without one.
+    pub tls: Option<Arc<HttpTls>>,
 }
 
 impl Default for HttpOptions {
@@ -82,6 +87,7 @@ impl Default for HttpOptions {
             value_length_max: limits::VALUE_LENGTH_DEFAULT_MAX,
             raft_addr: String::new(),
             http_addr: String::new(),
+            tls: None,
         }
     }
 }
