@@ -125,7 +125,7 @@ impl ConsensusNode {
             drop(pieces);
             let (staging, ticking) = (staging.clone(), progress.clone());
             let segment = wanted.segment;
-            blocking(move || staging.finish(&segment, || ticking.tick())).await?;
+            blocking(move || staging.finish(&segment, |_, _| ticking.tick())).await?;
         }
         tracing::info!(
             leader,
@@ -227,8 +227,7 @@ impl CatchUp {
     }
 
     fn fetched(&self, bytes: u64) {
-        self.done
-            .fetch_add(bytes, Ordering::Relaxed);
+        self.done.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Bytes fetched and bytes to fetch of the last or current transfer.

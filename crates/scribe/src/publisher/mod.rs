@@ -221,13 +221,19 @@ impl Publisher {
     /// signed before.
     pub async fn cosign(&self, size: TreeSize) -> Result<(Hash, Signature), String> {
         self.shared.wait_applied(size).await?;
-        let root = self.shared.root_at(size).await.map_err(|error| error.to_string())?;
+        let root = self
+            .shared
+            .root_at(size)
+            .await
+            .map_err(|error| error.to_string())?;
         let _signing = self.shared.signing.lock().await;
         self.shared
             .check_last_signed(size)
             .await
             .map_err(|error| error.to_string())?;
-        self.shared.record_signed(size, root).map_err(|error| error.to_string())?;
+        self.shared
+            .record_signed(size, root)
+            .map_err(|error| error.to_string())?;
         let checkpoint = Checkpoint::new(self.shared.keys.origin.clone(), size, root);
         let signature = self
             .shared
@@ -367,6 +373,24 @@ impl Shared {
         self.take(&message.note).await
     }
 
+    /// Not leading: what somebody waits for, or a first checkpoint to show, is asked from the leader.
+    async fn follow(&self, leader: Option<NodeId>) {
+        loop {
+            if !self.is_wanted() {
+                self.wanted.notified().await;
+                continue;
+            }
+            if let Some(leader) = leader
+                && let Err(reason) = self.ask(leader).await
+            {
+                tracing::debug!(leader, reason, "no checkpoint from the leader");
+            }
+            if self.is_wanted() {
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+        }
+    }
+
     /// Whether somebody waits for more than is shown.
     fn is_wanted(&self) -> bool {
         let shown = self.newest.borrow().as_ref().map(|shown| shown.size.get());
@@ -402,7 +426,7 @@ impl Task {
                 }
                 Leadership::Waiting { leader } => {
                     tokio::select! {
-                        () = self.follow(leader) => {}
+                        () = self.shared.follow(leader) => {}
                         changed = self.leadership.changed() => {
                             if changed.is_err() {
                                 return Ok(());
@@ -411,24 +435,6 @@ impl Task {
                     }
                 }
                 Leadership::Stopped => return Ok(()),
-            }
-        }
-    }
-
-    /// Not leading: what somebody waits for, or a first checkpoint to show, is asked from the leader.
-    async fn follow(&self, leader: Option<NodeId>) {
-        loop {
-            if !self.shared.is_wanted() {
-                self.shared.wanted.notified().await;
-                continue;
-            }
-            if let Some(leader) = leader
-                && let Err(reason) = self.shared.ask(leader).await
-            {
-                tracing::debug!(leader, reason, "no checkpoint from the leader");
-            }
-            if self.shared.is_wanted() {
-                tokio::time::sleep(ASK_AGAIN).await;
             }
         }
     }
