@@ -197,7 +197,11 @@ fn other_machines_are_kept_out_unless_asked_for() {
     // TLS does not make up for authentication, and the message does not say that it is missing.
     let tls = "http_addr = \"0.0.0.0:8001\"\nhttp_tls_cert = \"c\"\nhttp_tls_key = \"k\"\n";
     let error = exposed(tls).unwrap_err();
-    assert!(error.to_string().contains("TLS keeps others from listening"));
+    assert!(
+        error
+            .to_string()
+            .contains("TLS keeps others from listening")
+    );
     assert!(exposed(&format!("{tls}insecure = true")).is_ok());
 }
 

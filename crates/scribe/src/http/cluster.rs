@@ -35,10 +35,7 @@ pub(super) async fn cluster(
     Query::parse(request.uri().query(), &[])?;
     let members = members_of(&app).await;
     let node = health::now(&app);
-    let voters = members
-        .iter()
-        .filter(|member| member.role == VOTER)
-        .count();
+    let voters = members.iter().filter(|member| member.role == VOTER).count();
     Ok(fresh(json_reply(&Cluster {
         leader: node.current_leader,
         node,
