@@ -121,7 +121,23 @@ pub const SETTINGS: &[Setting] = &[
         Kind::Flag,
         "false",
         ANY,
-        "allow an http_addr that other machines can reach, without TLS and without authentication",
+        "allow an http_addr that other machines can reach: there is no authentication, with TLS or without",
+    ),
+    setting(
+        "http_tls_cert",
+        "--http-tls-cert",
+        Kind::Path,
+        "",
+        ANY,
+        "PEM file with the certificate chain the HTTP API shows; plain HTTP when empty",
+    ),
+    setting(
+        "http_tls_key",
+        "--http-tls-key",
+        Kind::Path,
+        "",
+        ANY,
+        "PEM file with the private key of http_tls_cert",
     ),
     setting(
         "origin",
@@ -241,8 +257,10 @@ pub struct Config {
     pub http_addr: SocketAddr,
     /// This node's address for its peers.
     pub raft_addr: String,
-    /// Whether other machines may reach the HTTP API without TLS and authentication.
+    /// Whether other machines may reach the HTTP API, which has no authentication.
     pub insecure: bool,
+    /// Files with the certificate chain and the private key of the HTTP API; `None`: plain HTTP.
+    pub http_tls: Option<(PathBuf, PathBuf)>,
     /// Name of a new ledger; `None`: made from the key.
     pub origin: Option<String>,
     /// Longest value accepted, in bytes.
@@ -310,12 +328,15 @@ pub enum ConfigError {
     },
     /// The HTTP address is reachable by other machines and nobody said that this is wanted.
     #[error(
-        "http_addr must be a loopback address while there is no authentication: found `{found}`, allowed \
-         127.0.0.1 or [::1]"
+        "http_addr must be a loopback address while there is no authentication{}: found `{found}`, allowed \
+         127.0.0.1 or [::1]",
+        if *encrypted { " (TLS keeps others from listening, not from asking)" } else { "" }
     )]
     Exposed {
         /// Address found.
         found: SocketAddr,
+        /// Whether there is a certificate.
+        encrypted: bool,
     },
     /// There are no keys where the ledger's should be.
     #[error("no ledger key in `{}`", path.display())]
@@ -333,7 +354,7 @@ impl ConfigError {
                 "did you mean `{closest}`? `scribe check-config` lists every setting"
             )),
             Self::Exposed { .. } => Some(
-                "anybody who can reach the address can write: pass --insecure if that is wanted"
+                "anybody who can reach the address can write, and change the cluster: pass --insecure if that is wanted"
                     .to_owned(),
             ),
             Self::NoKeys { .. } => Some("--key-dir names the directory of its keys".to_owned()),
@@ -418,6 +439,7 @@ pub fn resolve(
         http_addr: values.socket_address("http_addr")?,
         raft_addr: values.address("raft_addr")?,
         insecure: values.flag("insecure")?,
+        http_tls: values.both_paths("http_tls_cert", "http_tls_key")?,
         origin: values.origin()?,
         value_length_max: usize::try_from(values.number("value_length_max")?)
             .unwrap_or(limits::VALUE_LENGTH_CEILING),
@@ -435,7 +457,8 @@ pub fn resolve(
 }
 
 impl Config {
-    /// Refuses an HTTP address that other machines can reach, unless `insecure` says that this is wanted.
+    /// Refuses an HTTP address that other machines can reach, unless `insecure` says that this is wanted. A certificate
+    /// does not make up for it: it says who the node is, not who may write.
     ///
     /// # Errors
     /// [`ConfigError::Exposed`].
@@ -445,6 +468,7 @@ impl Config {
         }
         Err(ConfigError::Exposed {
             found: self.http_addr,
+            encrypted: self.http_tls.is_some(),
         })
     }
 }
@@ -497,6 +521,20 @@ impl Values {
         match self.text(name) {
             "" => Err(self.invalid(name, "a path must not be empty")),
             path => Ok(PathBuf::from(path)),
+        }
+    }
+
+    /// Two paths of which neither is of use without the other.
+    fn both_paths(
+        &self,
+        name: &'static str,
+        other: &'static str,
+    ) -> Result<Option<(PathBuf, PathBuf)>, ConfigError> {
+        match (self.text(name), self.text(other)) {
+            ("", "") => Ok(None),
+            (_, "") => Err(self.invalid(name, format!("it needs `{other}` as well"))),
+            ("", _) => Err(self.invalid(other, format!("it needs `{name}` as well"))),
+            (path, other) => Ok(Some((PathBuf::from(path), PathBuf::from(other)))),
         }
     }
 
