@@ -2,6 +2,7 @@
 //!
 //! Each method returns a request that is refined with further methods and sent with `send`.
 
+mod cluster;
 mod ndjson;
 mod read;
 mod sse;
@@ -195,10 +196,9 @@ impl Client {
         if let Some(body) = &call.body {
             request = request.body(body.clone());
         }
-        let timeout = self
-            .inner
-            .retry
-            .attempt_timeout(call.body.as_ref().map_or(0, Bytes::len));
+        let policy = &self.inner.retry;
+        let by_policy = policy.attempt_timeout(call.body.as_ref().map_or(0, Bytes::len));
+        let timeout = call.timeout.unwrap_or(by_policy);
         let response = self.open(request, timeout).await?;
         let (status, headers) = (response.status(), response.headers().clone());
         let body = read_body(response, self.inner.answer_length_max).await?;
@@ -244,6 +244,8 @@ struct Call {
     headers: HeaderMap,
     body: Option<Bytes>,
     has_query: bool,
+    /// How long an attempt may wait, where the policy's patience is too short.
+    timeout: Option<Duration>,
 }
 
 impl Call {
@@ -254,6 +256,7 @@ impl Call {
             headers: HeaderMap::new(),
             body: None,
             has_query: false,
+            timeout: None,
         }
     }
 

@@ -55,6 +55,8 @@ codes! {
     BadRequest = "bad_request", 400, "The request cannot be understood";
     /// The request body is longer than this route takes.
     BodyTooLarge = "body_too_large", 413, "The body is too large";
+    /// A change of the cluster breaks a rule of the cluster; nothing was changed.
+    ClusterRefused = "cluster_refused", 409, "The cluster refuses the change";
     /// `If-Match`, `If-None-Match` or a transaction's condition does not hold; `current_index`
     /// says what does.
     ConditionFailed = "condition_failed", 412, "The condition does not hold";
@@ -134,6 +136,7 @@ impl ErrorCode {
             | ErrorCode::UnknownOutcome => true,
             ErrorCode::BadRequest
             | ErrorCode::BodyTooLarge
+            | ErrorCode::ClusterRefused
             | ErrorCode::ConditionFailed
             | ErrorCode::Damaged
             | ErrorCode::Deleted

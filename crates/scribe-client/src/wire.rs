@@ -8,6 +8,7 @@
 
 pub mod bulk;
 pub mod bytes;
+pub mod cluster;
 
 use std::collections::BTreeMap;
 
@@ -18,6 +19,10 @@ pub use bulk::{
     BulkChange, BulkDone, BulkLine, BulkLineError, BulkOperation, BulkReply, BulkResult,
 };
 pub use bytes::{BytesError, HexHash, Text};
+pub use cluster::{
+    CatchUp, Cluster, ClusterChanged, ClusterToken, ClusterTokenRequest, Health, Leader,
+    LeaderRequest, Member, Members, ReplaceRequest,
+};
 
 use crate::code::ErrorCode;
 
@@ -586,77 +591,6 @@ impl Problem {
             None => matches!(self.status, 408 | 429 | 502 | 503 | 504),
         }
     }
-}
-
-/// Answer to `GET /health/live` and `/health/ready` (200 or 503).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Health {
-    /// `ok` or `unavailable`.
-    pub status: String,
-    /// Why not, if unavailable.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// This node's Raft id.
-    pub node_id: u64,
-    /// Whether it is the leader.
-    pub is_leader: bool,
-    /// The leader it knows.
-    pub current_leader: Option<u64>,
-    /// Its Raft role: `leader`, `follower`, `candidate`, `learner` or `shutdown`.
-    pub state: String,
-    /// Raft's last log index; `null` if the log is empty.
-    pub last_log_index: Option<u64>,
-    /// Raft's last applied log index.
-    pub last_applied: Option<u64>,
-    /// Raft's term.
-    pub current_term: u64,
-}
-
-/// Answer to `GET /v1/cluster`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Cluster {
-    /// This node's own view.
-    pub node: Health,
-    /// Every member the committed membership names.
-    pub members: Vec<Member>,
-    /// Voters that may fail while writes go on.
-    pub failures_tolerated: u64,
-}
-
-/// One member of a [`Cluster`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Member {
-    /// Raft id, never used again.
-    pub node_id: u64,
-    /// `voter` or `learner`.
-    pub role: String,
-    /// Where other nodes reach it.
-    pub raft_addr: String,
-    /// Where clients reach it.
-    pub http_addr: String,
-    /// The last log index it is known to have; only the leader knows.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub matched_log_index: Option<u64>,
-}
-
-/// Body of `POST /v1/cluster/members`: adds a learner.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct MemberRequest {
-    /// Raft id, not used before.
-    pub node_id: u64,
-    /// Where other nodes reach it.
-    pub raft_addr: String,
-    /// Where clients reach it.
-    pub http_addr: String,
-}
-
-/// Body of `PUT /v1/cluster/leader`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct LeaderRequest {
-    /// The voter that is to lead.
-    pub node_id: u64,
 }
 
 /// Gives the types that carry a key (and a value) in two members a way to read and make them.

@@ -10,10 +10,9 @@ use super::{Answer, Call, Client, not_understood};
 use crate::error::Error;
 use crate::retry::{RetryPolicy, Safety};
 use crate::wire::{
-    At, Cluster, ConsistencyProof, EntryPage, EntryView, HEADER_INDEX, HEADER_LEAF_HASH,
-    HEADER_META_PREFIX, HEADER_MIN_INDEX, HEADER_TIMESTAMP, HEADER_TREE_SIZE, Health, HexHash,
-    History, InclusionProof, KeyList, KeysGetRequest, KeysGetResponse, LedgerInfo,
-    bytes::to_members,
+    At, ConsistencyProof, EntryPage, EntryView, HEADER_INDEX, HEADER_LEAF_HASH, HEADER_META_PREFIX,
+    HEADER_MIN_INDEX, HEADER_TIMESTAMP, HEADER_TREE_SIZE, Health, HexHash, History, InclusionProof,
+    KeyList, KeysGetRequest, KeysGetResponse, LedgerInfo, bytes::to_members,
 };
 
 /// How fresh a read must be.
@@ -191,15 +190,6 @@ impl Client {
     /// See [`Error`].
     pub async fn ledger(&self) -> Result<LedgerInfo, Error> {
         self.call_json(&Call::get("/v1/ledger"), Safety::Read).await
-    }
-
-    /// Asks for the node's view of its cluster.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn cluster(&self) -> Result<Cluster, Error> {
-        self.call_json(&Call::get("/v1/cluster"), Safety::Read)
-            .await
     }
 
     /// Asks whether the node is ready; not repeated. A node that is not ready answers too.

@@ -144,7 +144,9 @@ fn requests_refuse_unknown_members() {
     refuses::<TransactionRequest>(r#"{"operations":[{"put":{"key":"a","vaule":"1"}}]}"#);
     refuses::<TransactionRequest>(r#"{"operations":[{"delete":{"key":"a","value":"1"}}]}"#);
     refuses::<TransactionRequest>(r#"{"operations":[{"check":{"key":"a","absent":true}}]}"#);
-    refuses::<MemberRequest>(r#"{"node_id":1,"raft_addr":"a","http_addr":"b","voter":true}"#);
+    refuses::<LeaderRequest>(r#"{"node_id":1,"force":true}"#);
+    refuses::<ClusterTokenRequest>(r#"{"expires_in":1}"#);
+    refuses::<ReplaceRequest>(r#"{"by":1,"force":true}"#);
 }
 
 #[test]
