@@ -37,10 +37,7 @@ pub fn parse_node_key(body: &[u8]) -> Option<(NodeId, [u8; 32])> {
 
 /// Calls `visit` with subtype and body of every system entry, newest first, until it says `true`. An entry that cannot
 /// be read because its bytes are damaged is an error of kind `InvalidData`.
-pub fn system_entries(
-    store: &Store,
-    mut visit: impl FnMut(u16, &[u8]) -> bool,
-) -> io::Result<()> {
+pub fn system_entries(store: &Store, mut visit: impl FnMut(u16, &[u8]) -> bool) -> io::Result<()> {
     let mut below = store.applied().tree_size;
     loop {
         let page = store.history(b"", below, limits::PAGE_LIMIT_DEFAULT)?;

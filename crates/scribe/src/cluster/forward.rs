@@ -96,9 +96,7 @@ impl Forwarder {
         let (reply, outcome) = oneshot::channel();
         let item = Item { leader, job, reply };
         if self.sender.try_send(item).is_err() {
-            return Err(AppendError::Overloaded {
-                retry_after_ms: 50,
-            });
+            return Err(AppendError::Overloaded { retry_after_ms: 50 });
         }
         outcome.await.unwrap_or(Err(AppendError::UnknownOutcome))
     }

@@ -42,7 +42,9 @@ impl JoinError {
             Self::Lost(_) => Some(
                 "look at `scribe cluster status` on a member, remove the node that never came, and use a new token",
             ),
-            Self::Unreachable(_) => Some("check that the member runs and its Raft port can be reached from here"),
+            Self::Unreachable(_) => {
+                Some("check that the member runs and its Raft port can be reached from here")
+            }
             Self::Malformed(_) | Self::Files(_) => None,
         }
     }

@@ -8,7 +8,9 @@ use scribe_proof::index::LeafIndex;
 use scribe_proof::leaf::Metadata;
 
 use crate::error::AppendError;
-use crate::sequencer::{Condition, Operation, Transaction, UnitAppended, UnitOutcome, Write, WriteKind};
+use crate::sequencer::{
+    Condition, Operation, Transaction, UnitAppended, UnitOutcome, Write, WriteKind,
+};
 
 /// Kinds of these messages on the wire. The numbers are the protocol's, for ever.
 pub mod kind {
@@ -190,7 +192,11 @@ fn condition_parts(condition: Condition) -> (u32, u64) {
 }
 
 impl OperationMessage {
-    fn new(key: &Bytes, kind: Option<&WriteKind>, condition: Condition) -> Result<Self, AppendError> {
+    fn new(
+        key: &Bytes,
+        kind: Option<&WriteKind>,
+        condition: Condition,
+    ) -> Result<Self, AppendError> {
         let (condition, version) = condition_parts(condition);
         let (kind, metadata, value) = match kind {
             Some(WriteKind::Put { metadata, value }) => {
@@ -317,7 +323,9 @@ impl JobMessage {
                     idempotency_key: self.idempotency_key,
                     author: self.author,
                 })),
-                _ => Err(Malformed("a write has one operation, a put or a delete".to_owned())),
+                _ => Err(Malformed(
+                    "a write has one operation, a put or a delete".to_owned(),
+                )),
             },
             2 => Ok(Job::Transaction(Transaction {
                 operations,
@@ -381,7 +389,14 @@ impl OutcomeMessage {
 }
 
 /// What may be over its limit; the error carries a static name.
-const SIZED: [&str; 6] = ["key", "value", "metadata", "transaction", "author", "request"];
+const SIZED: [&str; 6] = [
+    "key",
+    "value",
+    "metadata",
+    "transaction",
+    "author",
+    "request",
+];
 
 impl ErrorMessage {
     fn new(error: &AppendError) -> Self {

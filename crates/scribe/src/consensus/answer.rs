@@ -137,8 +137,11 @@ impl ConsensusNode {
             return Err(ConsensusError::NoQuorum);
         };
         let mut applied = self.store.watch_applied();
-        let reached =
-            applied.wait_for(|applied| applied.last_log_id.is_some_and(|id| id.index.0 >= read.index));
+        let reached = applied.wait_for(|applied| {
+            applied
+                .last_log_id
+                .is_some_and(|id| id.index.0 >= read.index)
+        });
         match reached.await {
             Ok(_) => Ok(()),
             Err(_) => Err(ConsensusError::Stopped("the store is closed".to_owned())),

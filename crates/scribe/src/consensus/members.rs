@@ -65,8 +65,7 @@ impl ConsensusNode {
     /// while a node that lags may not know the newest member yet.
     pub fn is_welcome(&self, id: NodeId) -> bool {
         let metrics = self.metrics();
-        metrics.state != ServerState::Leader
-            || metrics.membership_config.get_node(&id).is_some()
+        metrics.state != ServerState::Leader || metrics.membership_config.get_node(&id).is_some()
     }
 
     /// Every member, with what this node knows of it.
@@ -225,11 +224,12 @@ fn check_majority(
     let after: BTreeMap<NodeId, bool> = members
         .iter()
         .filter(|member| {
-            coming.contains(&member.node_id)
-                || member.voter && !leaving.contains(&member.node_id)
+            coming.contains(&member.node_id) || member.voter && !leaving.contains(&member.node_id)
         })
         .map(|member| {
-            let reachable = member.last_seen.is_some_and(|seen| seen <= REACHABLE_WITHIN);
+            let reachable = member
+                .last_seen
+                .is_some_and(|seen| seen <= REACHABLE_WITHIN);
             (member.node_id, reachable)
         })
         .collect();

@@ -333,7 +333,11 @@ impl ConsensusNode {
 
     /// Counters of the connections to each peer.
     pub fn peer_stats(&self) -> Vec<crate::peer::PeerStats> {
-        self.transport.pool.as_ref().map(crate::peer::Pool::stats).unwrap_or_default()
+        self.transport
+            .pool
+            .as_ref()
+            .map(crate::peer::Pool::stats)
+            .unwrap_or_default()
     }
 
     /// Where a peer is reached: the local override, else the replicated membership.
@@ -426,7 +430,9 @@ impl ConsensusNode {
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
                 match forward.leader_id {
                     // This node may lead with a lapsed lease: then there is nobody else to ask.
-                    Some(leader) if leader != self.node_id => self.remote_read_barrier(leader).await,
+                    Some(leader) if leader != self.node_id => {
+                        self.remote_read_barrier(leader).await
+                    }
                     leader => Err(ConsensusError::NotLeader { leader }),
                 }
             }

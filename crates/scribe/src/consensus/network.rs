@@ -177,15 +177,10 @@ impl RaftNetworkV2<TypeConfig> for Network {
             Lane::Control => Wait::Deadline(option.hard_ttl()),
             _ => Wait::Progress(PROGRESS),
         };
-        self.call(
-            self.lane,
-            kind::APPEND,
-            rpc::encode_append(&request),
-            wait,
-        )
-        .await
-        .and_then(|body| Ok(rpc::decode_append_response(&body)?))
-        .map_err(|failure| self.error(failure, RPCTypes::AppendEntries, option.hard_ttl()))
+        self.call(self.lane, kind::APPEND, rpc::encode_append(&request), wait)
+            .await
+            .and_then(|body| Ok(rpc::decode_append_response(&body)?))
+            .map_err(|failure| self.error(failure, RPCTypes::AppendEntries, option.hard_ttl()))
     }
 
     async fn vote(
@@ -193,7 +188,8 @@ impl RaftNetworkV2<TypeConfig> for Network {
         request: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        self.call_vote(kind::VOTE, &request, option.hard_ttl()).await
+        self.call_vote(kind::VOTE, &request, option.hard_ttl())
+            .await
     }
 
     async fn pre_vote(

@@ -254,10 +254,7 @@ pub(super) fn decode_vote_request(
     body: &[u8],
 ) -> Result<VoteRequest<TypeConfig>, MalformedMessage> {
     let message = VoteRequestMessage::decode(body)?;
-    let mut request = VoteRequest::new(
-        to_vote(&message.vote),
-        message.last_log_id.map(to_log_id),
-    );
+    let mut request = VoteRequest::new(to_vote(&message.vote), message.last_log_id.map(to_log_id));
     request.leadership_transfer = message.leadership_transfer;
     Ok(request)
 }
@@ -366,7 +363,11 @@ pub(super) fn encode_append(request: &AppendEntriesRequest<TypeConfig>) -> Vec<B
     let mut parts = Vec::with_capacity(1 + 2 * frames.len());
     parts.push(first.freeze());
     for frame in frames {
-        parts.extend([frame.public, frame.private].into_iter().filter(|part| !part.is_empty()));
+        parts.extend(
+            [frame.public, frame.private]
+                .into_iter()
+                .filter(|part| !part.is_empty()),
+        );
     }
     parts
 }

@@ -227,8 +227,7 @@ impl CatchUp {
     }
 
     fn fetched(&self, bytes: u64) {
-        self.done
-            .fetch_add(bytes, Ordering::Relaxed);
+        self.done.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Bytes fetched and bytes to fetch of the last or current transfer.

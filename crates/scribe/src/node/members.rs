@@ -9,7 +9,7 @@ use prost::Message as _;
 use tokio::time::Instant;
 
 use super::{Node, REQUEST_TIMEOUT, serving};
-use crate::cluster::files::{CERTIFICATE_VALIDITY, FilesError};
+use crate::cluster::files::{CERTIFICATE_VALIDITY, FilesError, hex};
 use crate::cluster::wire::{
     AdminAnswer, AdminRequest, JoinAnswer, JoinRequest, StatusAnswer, admin, kind, parts,
 };
@@ -98,17 +98,38 @@ impl Node {
         self.inner.files.is_none()
     }
 
+    /// The cluster this node is a member of, in hexadecimal; `None` on a node that runs alone.
+    pub fn cluster_id(&self) -> Option<String> {
+        let files = self.inner.files.as_ref()?;
+        Some(hex(&files.cluster_id))
+    }
+
+    /// Host and port other nodes reach this one at, with the port it got.
+    pub fn raft_addr(&self) -> &str {
+        &self.inner.options.raft_addr
+    }
+
+    /// Every member this node knows of now; none before it has heard from the cluster it joins.
+    pub fn members(&self) -> Vec<Member> {
+        self.inner.consensus.members()
+    }
+
     /// Every member and how it is. Those that do not answer within a second are reported as such.
     pub async fn cluster_status(&self) -> Vec<MemberStatus> {
         let own = self.inner.consensus.node_id();
-        let asked = self.inner.consensus.members().into_iter().map(|member| async move {
-            let status = if member.node_id == own {
-                Ok(serving::status(self).await)
-            } else {
-                self.ask_status(member.node_id).await
-            };
-            MemberStatus { member, status }
-        });
+        let asked = self
+            .inner
+            .consensus
+            .members()
+            .into_iter()
+            .map(|member| async move {
+                let status = if member.node_id == own {
+                    Ok(serving::status(self).await)
+                } else {
+                    self.ask_status(member.node_id).await
+                };
+                MemberStatus { member, status }
+            });
         join_all(asked).await
     }
 
@@ -163,7 +184,8 @@ impl Node {
             let leadership = *self.inner.leadership.borrow();
             let answer = match leadership {
                 Leadership::Leading { .. } => {
-                    self.administer_here(consensus.node_id(), request.clone()).await
+                    self.administer_here(consensus.node_id(), request.clone())
+                        .await
                 }
                 Leadership::Waiting {
                     leader: Some(leader),
@@ -312,9 +334,15 @@ impl Node {
         }
         check_addresses(&request)?;
         let secret = request.secret.as_ref().try_into().map_err(|_| {
-            token_refused(&format!("a secret is 32 bytes, found {}", request.secret.len()))
+            token_refused(&format!(
+                "a secret is 32 bytes, found {}",
+                request.secret.len()
+            ))
         })?;
-        let (book, now_ms) = (TokenBook::new(files.dir()), self.inner.options.world.now_ms());
+        let (book, now_ms) = (
+            TokenBook::new(files.dir()),
+            self.inner.options.world.now_ms(),
+        );
         // A crash after this leaves a used token and perhaps no new member: a new token is needed, and nothing else is
         // lost.
         let redeemed = tokio::task::spawn_blocking(move || book.redeem(&secret, now_ms))
@@ -323,7 +351,11 @@ impl Node {
         match redeemed {
             Redeem::Ok => {}
             Redeem::Expired => return Err(token_refused("the token has expired")),
-            Redeem::Used => return Err(token_refused("the token was used before: each lets one node in")),
+            Redeem::Used => {
+                return Err(token_refused(
+                    "the token was used before: each lets one node in",
+                ));
+            }
             Redeem::Unknown => {
                 return Err(token_refused("the token was not given out by this member"));
             }

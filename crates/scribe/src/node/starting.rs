@@ -22,9 +22,7 @@ use super::{
 use crate::barrier::ReadBarrier;
 use crate::cluster::files::ClusterFiles;
 use crate::cluster::forward::Forwarder;
-use crate::consensus::{
-    ConsensusError, ConsensusNode, Leadership, NodeId, PeerAddress, Transport,
-};
+use crate::consensus::{ConsensusError, ConsensusNode, Leadership, NodeId, PeerAddress, Transport};
 use crate::keys::Keys;
 use crate::peer::{PeerOptions, Pool, Security, Server};
 use crate::publisher::Publisher;
@@ -80,13 +78,8 @@ impl Node {
             pool: port.as_ref().map(|port| Pool::new(port.options.clone())),
             own_raft_addr: options.raft_addr.clone(),
         };
-        let consensus = ConsensusNode::start(
-            opened.node_id,
-            store.clone(),
-            options.consensus,
-            transport,
-        )
-        .await;
+        let consensus =
+            ConsensusNode::start(opened.node_id, store.clone(), options.consensus, transport).await;
         let consensus = match consensus {
             Ok(consensus) => consensus,
             Err(error) => {
@@ -173,6 +166,7 @@ impl Node {
                 options,
                 open_report,
                 disk_full,
+                leaving: AtomicBool::new(false),
                 scrub,
                 scrubber: Mutex::new(scrubber),
                 tasks: Mutex::new(vec![sequencer_task, publisher_task, disk_task, purge_task]),
@@ -201,10 +195,17 @@ impl Node {
         self.inner.tasks.lock().push(handle);
     }
 
+    /// Prepares a planned stop while clients are still served: the node is not ready any more, and a leader hands
+    /// leadership to another voter. What clients send until [`Node::shutdown`] goes to that one.
+    pub async fn leave(&self) {
+        self.inner.leaving.store(true, Ordering::Relaxed);
+        self.hand_over().await;
+    }
+
     /// Stops: a leader hands leadership to another voter first, no new writes are taken, what was proposed is settled,
     /// the Raft core ends, the store is closed. A kill at any point loses nothing that was acknowledged.
     pub async fn shutdown(&self) {
-        self.hand_over().await;
+        self.leave().await;
         let tasks = std::mem::take(&mut *self.inner.tasks.lock());
         drop(self.inner.scrubber.lock().take());
         let server = self.inner.raft_server.lock().take();
@@ -239,7 +240,11 @@ impl Node {
             .members()
             .into_iter()
             .filter(|member| member.voter && member.node_id != consensus.node_id())
-            .filter(|member| member.last_seen.is_some_and(|seen| seen < HAND_OVER_TIMEOUT))
+            .filter(|member| {
+                member
+                    .last_seen
+                    .is_some_and(|seen| seen < HAND_OVER_TIMEOUT)
+            })
             .collect();
         candidates.sort_by_key(|member| std::cmp::Reverse(member.matched));
         for candidate in candidates {
@@ -319,11 +324,10 @@ async fn open(
     let store_options = store_options(options, index);
     let data_dir = options.data_dir.clone();
     // Recovery reads files and may hash a segment or two: not on a task that serves others.
-    let (store, open_report) = tokio::task::spawn_blocking(move || {
-        Store::open(disk, &data_dir, identity, store_options)
-    })
-    .await
-    .map_err(|error| ConsensusError::Stopped(error.to_string()))??;
+    let (store, open_report) =
+        tokio::task::spawn_blocking(move || Store::open(disk, &data_dir, identity, store_options))
+            .await
+            .map_err(|error| ConsensusError::Stopped(error.to_string()))??;
     let keys = open_keys(options, identity.node_id).and_then(|keys| {
         // The data directory has its identity by now. A crash right here leaves it without the mark; the next start
         // sets it before anything is promised.

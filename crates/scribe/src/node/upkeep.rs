@@ -104,7 +104,13 @@ async fn follow(node: &Node, leader: NodeId) {
                 http_addr: own.http_addr,
                 ..AdminRequest::default()
             };
-            ask(node, leader, request, "the new address is not replicated yet").await;
+            ask(
+                node,
+                leader,
+                request,
+                "the new address is not replicated yet",
+            )
+            .await;
         }
         let member = consensus
             .members()

@@ -122,9 +122,9 @@ impl Node {
             Leadership::Waiting {
                 leader: Some(leader),
             } => self.inner.forwarder.append(leader, job).await,
-            Leadership::Waiting { leader: None } => {
-                Err(AppendError::Unavailable("no leader is known yet".to_owned()))
-            }
+            Leadership::Waiting { leader: None } => Err(AppendError::Unavailable(
+                "no leader is known yet".to_owned(),
+            )),
             Leadership::Stopped => {
                 Err(AppendError::Unavailable("consensus has stopped".to_owned()))
             }

@@ -169,7 +169,9 @@ mod tests {
     #[test]
     fn a_majority_with_the_leader_agrees_whatever_the_rest_says() {
         match verdict(&[(2, 1), (3, 9)], 3) {
-            Agreement::Agreed(agreeing) => assert_eq!(agreeing.keys().copied().collect::<Vec<_>>(), [2]),
+            Agreement::Agreed(agreeing) => {
+                assert_eq!(agreeing.keys().copied().collect::<Vec<_>>(), [2])
+            }
             other => panic!("{other:?}"),
         }
     }

@@ -221,13 +221,19 @@ impl Publisher {
     /// signed before.
     pub async fn cosign(&self, size: TreeSize) -> Result<(Hash, Signature), String> {
         self.shared.wait_applied(size).await?;
-        let root = self.shared.root_at(size).await.map_err(|error| error.to_string())?;
+        let root = self
+            .shared
+            .root_at(size)
+            .await
+            .map_err(|error| error.to_string())?;
         let _signing = self.shared.signing.lock().await;
         self.shared
             .check_last_signed(size)
             .await
             .map_err(|error| error.to_string())?;
-        self.shared.record_signed(size, root).map_err(|error| error.to_string())?;
+        self.shared
+            .record_signed(size, root)
+            .map_err(|error| error.to_string())?;
         let checkpoint = Checkpoint::new(self.shared.keys.origin.clone(), size, root);
         let signature = self
             .shared

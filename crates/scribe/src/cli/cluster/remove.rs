@@ -28,6 +28,8 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     arguments.client.connect()?.remove(id).await?;
     done(
         arguments.client.output(),
-        &format!("node {id} is no member any more: stop it, its directories are of no use to the cluster"),
+        &format!(
+            "node {id} is no member any more: stop it, its directories are of no use to the cluster"
+        ),
     )
 }

@@ -99,9 +99,13 @@ fn show(cluster: &Cluster) -> String {
 }
 
 fn row(member: &Member) -> [String; 10] {
-    let number = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
+    let number =
+        |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
     let root = member.root.as_ref().map(ToString::to_string);
-    let root = root.map_or_else(|| "-".to_owned(), |root| root.chars().take(ROOT_DIGITS).collect());
+    let root = root.map_or_else(
+        || "-".to_owned(),
+        |root| root.chars().take(ROOT_DIGITS).collect(),
+    );
     [
         member.node_id.to_string(),
         member.role.clone(),
@@ -201,7 +205,10 @@ mod tests {
     #[test]
     fn a_member_that_does_not_answer_is_a_row_of_dashes_and_a_remark() {
         let root = "ab".repeat(32);
-        let seen = cluster(vec![member(1, Some(12), Some(&root)), member(2, None, None)]);
+        let seen = cluster(vec![
+            member(1, Some(12), Some(&root)),
+            member(2, None, None),
+        ]);
         assert_eq!(
             show(&seen),
             "\
@@ -224,9 +231,22 @@ failures tolerated: 1
     fn different_roots_at_one_size_are_found() {
         let (one, other) = ("ab".repeat(32), "cd".repeat(32));
         let (one, other) = (one.as_str(), other.as_str());
-        assert_eq!(diverged(&[member(1, Some(5), Some(one)), member(2, Some(6), Some(other))]), None);
-        assert_eq!(diverged(&[member(1, None, None), member(2, None, None)]), None);
-        let members = [member(1, Some(5), Some(one)), member(2, None, None), member(3, Some(5), Some(other))];
+        assert_eq!(
+            diverged(&[
+                member(1, Some(5), Some(one)),
+                member(2, Some(6), Some(other))
+            ]),
+            None
+        );
+        assert_eq!(
+            diverged(&[member(1, None, None), member(2, None, None)]),
+            None
+        );
+        let members = [
+            member(1, Some(5), Some(one)),
+            member(2, None, None),
+            member(3, Some(5), Some(other)),
+        ];
         assert_eq!(diverged(&members), Some((1, 3)));
     }
 }

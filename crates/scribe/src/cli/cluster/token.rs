@@ -11,10 +11,12 @@ use crate::units;
 /// The token is a secret: whoever has it gets a certificate and the ledger's signing key. It works once, until it
 /// expires, and only while the member it was asked of runs. It goes to stdout, what to do with it to stderr.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example: a token that is good for ten minutes, in a file only you may read
+#[command(
+    after_help = "Example: a token that is good for ten minutes, in a file only you may read
   $ (umask 077; scribe cluster token --expires 10m > token)
   on the new machine, with the file copied there:
-  $ scribe serve --join token --raft-addr 10.0.0.4:9001")]
+  $ scribe serve --join token --raft-addr 10.0.0.4:9001"
+)]
 pub struct Arguments {
     /// How long it is good for
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse_validity)]
