@@ -74,6 +74,11 @@ pub const SEGMENT_BYTES_MAX: u64 = 64 * MIB as u64;
 pub const SEGMENT_LEAVES_MAX: u64 = 262_144;
 /// Full segments that wait to be sealed before apply waits for the sealer. Bounds memory and restart time.
 pub const SEGMENTS_UNSEALED_MAX: usize = 2;
+/// Sealed segments that are also served as log entries, newest first: a follower that is no further behind catches up
+/// by entries instead of files.
+pub const SEGMENTS_KEPT_AS_LOG: usize = 2;
+/// Bytes of an arriving segment after which they are synced, so that the sync at its end is a short one.
+pub const STAGING_SYNC_BYTES: u64 = 8 * MIB as u64;
 /// Bytes one group of appends may reach before it is synced.
 pub const SYNC_GROUP_BYTES_MAX: usize = 4 * MIB;
 /// Decoded frames kept in memory for apply, replication and hot reads, on top of those not yet applied.

@@ -5,7 +5,7 @@
 
 use std::fmt::Debug;
 use std::io;
-use std::ops::{Bound, RangeBounds};
+use std::ops::{Bound, RangeBounds, RangeInclusive};
 use std::sync::Arc;
 
 use openraft::entry::RaftEntry;
@@ -32,18 +32,49 @@ pub struct LogStore {
     /// What openraft may no longer see. The log keeps everything, and remembers on disk only a watermark that sealed
     /// segments cover; this one goes as far as openraft was told.
     purged: Arc<Mutex<Option<LogIdOf<TypeConfig>>>>,
+    /// The last log id of each term in the sealed segments that were not purged at the start, as openraft asks for it
+    /// then.
+    sealed_terms: Arc<[frame::LogId]>,
 }
 
 impl LogStore {
     /// Over an open log.
     pub fn new(log: Log) -> Self {
-        // What is sealed is applied, too: a start has no need to read it, and damage in it must not stop one.
         let sealed = log.sealed().last().map(|segment| segment.last_log_id);
-        let purged = log.purged().max(sealed).map(to_raft_id);
+        // What is sealed is applied, too: a start has no need to read it, and damage in it must not stop one. But the
+        // newest sealed segments stay readable as entries, so that followers a little behind a restarted leader catch
+        // up by entries, and of those openraft asks at start when the term changes. So they are asked here first: if
+        // an answer cannot be read, everything sealed counts as purged, and is fetched as files.
+        let kept = log.purge_due().max(log.purged());
+        let from = kept.map_or_else(|| log.first(), |kept| Some(kept.index.next()));
+        let readable = match (from, sealed) {
+            (Some(from), Some(sealed)) if from <= sealed.index => {
+                last_ids_of_terms(&log, from, sealed)
+            }
+            _ => Ok(Vec::new()),
+        };
+        let (purged, sealed_terms) = match readable {
+            Ok(terms) => (kept, terms),
+            Err(error) => {
+                tracing::error!(%error, "sealed segments cannot be read as log entries and are served as files only");
+                (kept.max(sealed), Vec::new())
+            }
+        };
         Self {
             log,
-            purged: Arc::new(Mutex::new(purged)),
+            purged: Arc::new(Mutex::new(purged.map(to_raft_id))),
+            sealed_terms: sealed_terms.into(),
         }
+    }
+
+    /// Entries cannot be read from the log. If they are sealed, this is damage that does not stop a node: nothing is
+    /// sent, and from now on what the damaged segment holds is served as a file only ([`Log::purge_due`]).
+    fn unreadable(&self, start: u64, error: io::Error) -> io::Result<Vec<RaftEntryOf>> {
+        if error.kind() == io::ErrorKind::InvalidData && self.log.mark_unreadable(LogIndex(start)) {
+            tracing::error!(index = start, %error, "a sealed log entry cannot be sent to a follower");
+            return Ok(Vec::new());
+        }
+        Err(error)
     }
 
     /// The first log index that openraft may read at or after `start`.
@@ -52,6 +83,43 @@ impl LogStore {
         let unpurged = self.purged.lock().map_or(0, |id| id.index + 1);
         start.max(first).max(unpurged)
     }
+}
+
+/// The last log id of each term from `first` on up to `last`. Reads one frame per halving where the term changes, and
+/// the first.
+fn last_ids_of_terms(
+    log: &Log,
+    first: LogIndex,
+    last: frame::LogId,
+) -> io::Result<Vec<frame::LogId>> {
+    let id_at = |index: u64| -> io::Result<frame::LogId> {
+        let frames = log.read(index..index + 1, 1)?;
+        let id = frames.first().map(|frame| frame.log_id);
+        id.filter(|id| id.index.0 == index).ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::NotFound,
+                format!("log index {index} is not in the log"),
+            )
+        })
+    };
+    let mut found: Vec<frame::LogId> = Vec::new();
+    // Terms never fall along a log, so a stretch with the same term at both ends has no other in between.
+    let mut stretches = vec![(id_at(first.0)?, last)];
+    while let Some((low, high)) = stretches.pop() {
+        if low.term != high.term && high.index.0 - low.index.0 > 1 {
+            let middle = id_at(low.index.0 + (high.index.0 - low.index.0) / 2)?;
+            stretches.push((middle, high));
+            stretches.push((low, middle));
+            continue;
+        }
+        for id in [low, high] {
+            match found.last_mut() {
+                Some(newest) if newest.term == id.term => *newest = id,
+                _ => found.push(id),
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// The frame of an entry.
@@ -218,11 +286,33 @@ impl RaftLogReader<TypeConfig> for LogStore {
         if start >= end {
             return Ok(Vec::new());
         }
-        self.log
-            .read(start..end, limits::REPLICATION_BYTES_MAX)?
-            .iter()
-            .map(entry_of)
-            .collect()
+        match self.log.read(start..end, limits::REPLICATION_BYTES_MAX) {
+            Ok(frames) => frames.iter().map(entry_of).collect(),
+            Err(error) => self.unreadable(start, error),
+        }
+    }
+
+    async fn get_key_log_ids(
+        &mut self,
+        range: RangeInclusive<LogIdOf<TypeConfig>>,
+    ) -> Result<Vec<LogIdOf<TypeConfig>>, io::Error> {
+        let (first, last) = (to_store_id(range.start()), to_store_id(range.end()));
+        let Some(sealed) = self.sealed_terms.last().copied() else {
+            let found = last_ids_of_terms(&self.log, first.index, last)?;
+            return Ok(found.into_iter().map(to_raft_id).collect());
+        };
+        // The sealed part is known already; only the rest is read.
+        let mut found: Vec<_> = self.sealed_terms.to_vec();
+        if last.index > sealed.index {
+            for id in last_ids_of_terms(&self.log, sealed.index.next(), last)? {
+                if found.last().is_some_and(|newest| newest.term == id.term) {
+                    found.pop();
+                }
+                found.push(id);
+            }
+        }
+        found.retain(|id| first.index <= id.index);
+        Ok(found.into_iter().map(to_raft_id).collect())
     }
 }
 

@@ -125,7 +125,7 @@ impl ConsensusNode {
             drop(pieces);
             let (staging, ticking) = (staging.clone(), progress.clone());
             let segment = wanted.segment;
-            blocking(move || staging.finish(&segment, || ticking.tick())).await?;
+            blocking(move || staging.finish(&segment, |_, _| ticking.tick())).await?;
         }
         tracing::info!(
             leader,

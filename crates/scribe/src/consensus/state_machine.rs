@@ -5,7 +5,6 @@
 //! correct leader can have committed, or when this node's own tree disagrees with what the voters agreed on.
 
 use std::io;
-use std::ops::Range;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
@@ -13,33 +12,58 @@ use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::type_config::alias::{LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, SnapshotMeta, StoredMembership};
 use parking_lot::Mutex;
+use scribe_proof::index::TreeSize;
 
 use super::log_store::{entry_of, frame_of, to_raft_id, to_store_id};
 use super::membership;
 use super::type_config::{AppliedOutcome, Proposal, TypeConfig};
 use crate::ledger::{self, EntriesFrame, LedgerState, Outcome};
-use crate::store::frame::{Frame, FrameKind, FramePosition, LogIndex};
+use crate::store::frame::{Frame, FrameKind, FramePosition};
 use crate::store::segment::SealedSegment;
-use crate::store::{Applied, Effects, LeafEffect, Store};
+use crate::store::{Effects, LeafEffect, Store};
 
 /// The state machine: the store, seen as openraft wants it.
 #[derive(Debug, Clone)]
 pub struct StateMachine {
     store: Store,
     /// The last snapshot built or installed; shared with the builders openraft takes from here.
-    snapshot: Arc<Mutex<Option<SnapshotManifest>>>,
+    snapshot: Arc<Mutex<Option<Snapshot>>>,
 }
 
-/// What a snapshot is here: a list of sealed segments with their hashes and the state after them, never a serialized
-/// map. The files travel on their own and are checked against it.
-#[derive(Debug, Clone)]
+type Snapshot = SnapshotOf<TypeConfig, SnapshotManifest>;
+
+/// Bytes of frames read at once to be applied.
+const APPLY_BYTES_MAX: usize = 4 * crate::limits::MIB;
+
+/// What a snapshot is here: the list of sealed segments, never a serialized map. The state is that at the end of the
+/// last one, and everything openraft wants to know of it is in that segment's footer, so nothing but the list has to
+/// travel; the files are fetched and checked against it before the snapshot is installed. What follows the last
+/// segment is replicated as log entries.
+#[derive(Debug, Clone, Default)]
 pub struct SnapshotManifest {
-    /// State after the last applied frame.
-    pub applied: Applied,
     /// Every sealed segment, oldest first.
-    pub segments: Vec<SealedSegment>,
-    /// Log indexes of the frames after the last sealed segment; read from the log when the snapshot is sent.
-    pub tail: Range<LogIndex>,
+    pub segments: Arc<Vec<SealedSegment>>,
+}
+
+impl SnapshotManifest {
+    /// What openraft knows a snapshot with these segments by.
+    ///
+    /// # Errors
+    /// Kind `InvalidData` for a membership this program cannot read.
+    pub fn meta(&self) -> io::Result<SnapshotMetaOf<TypeConfig>> {
+        let Some(last) = self.segments.last() else {
+            return Ok(SnapshotMeta::default());
+        };
+        Ok(SnapshotMeta {
+            last_log_id: Some(to_raft_id(last.last_log_id)),
+            last_membership: stored_membership(&last.footer.membership)?,
+        })
+    }
+}
+
+fn stored_membership(bytes: &[u8]) -> io::Result<StoredMembershipOf<TypeConfig>> {
+    membership::decode_stored(bytes)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// Applies what the log holds behind the applied state, committed or not: for looking at a stopped node's data. A
@@ -49,7 +73,7 @@ pub fn replay(store: &Store) -> io::Result<()> {
     let state_machine = StateMachine::new(store.clone());
     let mut next = store.applied().last_log_id.map_or(0, |id| id.index.0 + 1);
     loop {
-        let frames = store.log().read(next..u64::MAX, 4 * crate::limits::MIB)?;
+        let frames = store.log().read(next..u64::MAX, APPLY_BYTES_MAX)?;
         let Some(last) = frames.last() else {
             return Ok(());
         };
@@ -181,17 +205,122 @@ impl StateMachine {
         }
     }
 
-    fn stored_membership(bytes: &[u8]) -> io::Result<StoredMembershipOf<TypeConfig>> {
-        membership::decode_stored(bytes)
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
-    }
-
-    fn meta(manifest: &SnapshotManifest) -> io::Result<SnapshotMetaOf<TypeConfig>> {
-        Ok(SnapshotMeta {
-            last_log_id: manifest.applied.last_log_id.map(to_raft_id),
-            last_membership: Self::stored_membership(&manifest.applied.membership)?,
+    /// The snapshot there is now.
+    fn newest_snapshot(&self) -> io::Result<Snapshot> {
+        let manifest = SnapshotManifest {
+            segments: self.store.log().sealed(),
+        };
+        let applied = self.store.applied();
+        let meta = if manifest.segments.is_empty() && applied.tree_size == TreeSize::EMPTY {
+            // Without a leaf, log id and membership are all the state there is. Nobody asks for such a snapshot but
+            // openraft's conformance suite, which applies frames it never appended and purges what was never sealed; a
+            // node purges only what is sealed, so it never has to send one, and cannot: only segments travel.
+            SnapshotMeta {
+                last_log_id: applied.last_log_id.map(to_raft_id),
+                last_membership: stored_membership(&applied.membership)?,
+            }
+        } else {
+            manifest.meta()?
+        };
+        Ok(openraft::Snapshot {
+            meta,
+            snapshot: manifest,
         })
     }
+
+    /// Applies the frames of this node's own log up to the end of a sealed segment of another node.
+    async fn apply_own(&self, last: &SealedSegment) -> io::Result<()> {
+        let end = last.last_log_id.index.0 + 1;
+        loop {
+            let applied = self.store.applied().last_log_id;
+            let next = applied.map_or(0, |id| id.index.0 + 1);
+            if next >= end {
+                break;
+            }
+            let frames = self.store.log().read(next..end, APPLY_BYTES_MAX)?;
+            if frames.is_empty() {
+                return Err(io::Error::new(
+                    io::ErrorKind::NotFound,
+                    format!("log index {next} is not in the log, which ends behind it"),
+                ));
+            }
+            for frame in &frames {
+                self.store.apply_room().await;
+                self.apply_frame(frame, &entry_of(frame)?.payload)?;
+            }
+        }
+        let own = self.store.root_at(last.footer.end_size)?;
+        if own != last.footer.end_root {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!(
+                    "this node's root at tree size {} is {own}, that of the snapshot is {}: this node has diverged",
+                    last.footer.end_size, last.footer.end_root
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Brings log and state to the end of a snapshot whose segments were fetched and verified.
+    async fn install(&self, segments: Arc<Vec<SealedSegment>>) -> io::Result<()> {
+        let Some(last) = segments.last() else {
+            return Ok(());
+        };
+        let applied = self.store.applied().last_log_id;
+        if applied.map(|id| id.index) >= Some(last.last_log_id.index) {
+            return Ok(());
+        }
+        let store = self.store.clone();
+        if store.log().id_at(last.last_log_id.index) == Some(last.last_log_id) {
+            // The log already holds the snapshot's last entry, so all before it is the same, too (log matching), and
+            // committed. No file has to be touched, and what the log holds behind it stays, as openraft expects: it
+            // drops nothing either.
+            self.apply_own(last).await?;
+            let end = last.last_log_id;
+            return blocking(move || store.log().wait_flushed(end)).await;
+        }
+        // Otherwise no frame behind the snapshot is to stay: the log ends before it, or holds another frame at its last
+        // place, and openraft has then dropped all that is not committed.
+        blocking(move || store.install(&segments)).await
+    }
+
+    /// Takes over a snapshot that says nothing but log id and membership: see [`StateMachine::newest_snapshot`].
+    fn install_bare(&self, meta: &SnapshotMetaOf<TypeConfig>) -> io::Result<()> {
+        let Some(last) = &meta.last_log_id else {
+            return Ok(());
+        };
+        if self.store.log().last().is_some() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!(
+                    "the snapshot ends at log index {} and lists no segment",
+                    last.index
+                ),
+            ));
+        }
+        let frame = Frame {
+            log_id: to_store_id(last),
+            kind: FrameKind::Membership,
+            sequencing_term: 0,
+            first_leaf: self.store.applied().tree_size.next_index(),
+            count: 0,
+            public: bytes::Bytes::new(),
+            private: bytes::Bytes::new(),
+        };
+        let position = self.position_of(&frame)?;
+        let members = membership::encode_stored(&meta.last_membership);
+        self.store
+            .apply(&frame, position, Effects::Membership(members))?;
+        Ok(())
+    }
+}
+
+/// Runs what waits for a disk where it may.
+async fn blocking(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {
@@ -204,7 +333,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let applied = self.store.applied();
         Ok((
             applied.last_log_id.map(to_raft_id),
-            Self::stored_membership(&applied.membership)?,
+            stored_membership(&applied.membership)?,
         ))
     }
 
@@ -235,71 +364,47 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         meta: &SnapshotMetaOf<TypeConfig>,
         snapshot: SnapshotManifest,
     ) -> Result<(), io::Error> {
-        let own = self.store.applied();
-        if snapshot.applied.tree_size != own.tree_size {
-            return Err(io::Error::new(
-                io::ErrorKind::Unsupported,
-                format!(
-                    "the snapshot has {} leaves, this node {}: segments cannot be fetched from peers yet",
-                    snapshot.applied.tree_size, own.tree_size
-                ),
-            ));
+        if snapshot.segments.is_empty() {
+            self.install_bare(meta)?;
+        } else {
+            if snapshot.meta()? != *meta {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!(
+                        "the snapshot is said to end at {meta:?}, its last segment says otherwise"
+                    ),
+                ));
+            }
+            self.install(snapshot.segments.clone()).await?;
         }
-        if let Some(last) = &meta.last_log_id {
-            let frame = Frame {
-                log_id: to_store_id(last),
-                kind: FrameKind::Membership,
-                sequencing_term: 0,
-                first_leaf: own.tree_size.next_index(),
-                count: 0,
-                public: bytes::Bytes::new(),
-                private: bytes::Bytes::new(),
-            };
-            let position = self.position_of(&frame)?;
-            let members = membership::encode_stored(&meta.last_membership);
-            self.store
-                .apply(&frame, position, Effects::Membership(members))?;
-        }
-        *self.snapshot.lock() = Some(snapshot);
+        *self.snapshot.lock() = Some(openraft::Snapshot {
+            meta: meta.clone(),
+            snapshot,
+        });
         Ok(())
     }
 
-    async fn get_current_snapshot(
-        &mut self,
-    ) -> Result<Option<SnapshotOf<TypeConfig, SnapshotManifest>>, io::Error> {
-        let Some(manifest) = self.snapshot.lock().clone() else {
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
+        let Some(built) = self.snapshot.lock().clone() else {
             return Ok(None);
         };
-        Ok(Some(openraft::Snapshot {
-            meta: Self::meta(&manifest)?,
-            snapshot: manifest,
-        }))
+        // What was sealed since it was built is in the list by now, and whoever gets it has less to catch up.
+        let newest = self.newest_snapshot()?;
+        if newest.meta.last_log_id > built.meta.last_log_id {
+            return Ok(Some(newest));
+        }
+        Ok(Some(built))
     }
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
     type SnapshotData = SnapshotManifest;
 
-    async fn build_snapshot(
-        &mut self,
-    ) -> Result<SnapshotOf<TypeConfig, SnapshotManifest>, io::Error> {
-        let applied = self.store.applied();
-        let segments: Vec<SealedSegment> = self.store.log().sealed().to_vec();
-        let first = segments
-            .last()
-            .map_or(0, |segment| segment.last_log_id.index.0 + 1);
-        let end = applied.last_log_id.map_or(0, |id| id.index.0 + 1);
-        let tail = LogIndex(first)..LogIndex(end.max(first));
-        let manifest = SnapshotManifest {
-            applied,
-            segments,
-            tail,
-        };
-        let meta = Self::meta(&manifest)?;
-        *self.snapshot.lock() = Some(manifest.clone());
-        Ok(openraft::Snapshot {
-            meta,
-            snapshot: manifest,
-        })
+    /// The end of the last sealed segment, which may be long before what is applied; an empty one, which openraft takes
+    /// for none, before the first.
+    async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        let snapshot = self.newest_snapshot()?;
+        *self.snapshot.lock() = Some(snapshot.clone());
+        Ok(snapshot)
     }
 }

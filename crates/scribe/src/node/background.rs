@@ -86,26 +86,20 @@ pub(super) fn start_scrubber(
     }
 }
 
-/// Moves the purge watermark behind the last sealed segment: what is sealed is fetched as a file, not as log entries.
-/// Looks now and then instead of after every entry: a watermark that is late costs nothing.
+/// Moves the purge watermark: all but the newest sealed segments are fetched as files, not as log entries. Looks now and
+/// then instead of after every entry: a watermark that is late costs nothing. The core may put it off (a follower is
+/// just being sent those entries), so what it says is compared each time.
 pub(super) fn follow_seals(store: Store, consensus: ConsensusNode) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut tick = tokio::time::interval(SEAL_WATCH_INTERVAL);
-        let mut purged = store.log().purged();
         loop {
             tick.tick().await;
-            let sealed = store
-                .log()
-                .sealed()
-                .last()
-                .map(|segment| segment.last_log_id);
-            if sealed > purged
-                && let Some(id) = sealed
-            {
-                if consensus.purge_log(id.index).await.is_err() {
-                    return;
-                }
-                purged = sealed;
+            let Some(due) = store.log().purge_due() else {
+                continue;
+            };
+            let purged = consensus.metrics().purged.map(|id| id.index);
+            if purged < Some(due.index.0) && consensus.purge_log(due.index).await.is_err() {
+                return;
             }
         }
     })

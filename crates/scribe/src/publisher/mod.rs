@@ -373,6 +373,24 @@ impl Shared {
         self.take(&message.note).await
     }
 
+    /// Not leading: what somebody waits for, or a first checkpoint to show, is asked from the leader.
+    async fn follow(&self, leader: Option<NodeId>) {
+        loop {
+            if !self.is_wanted() {
+                self.wanted.notified().await;
+                continue;
+            }
+            if let Some(leader) = leader
+                && let Err(reason) = self.ask(leader).await
+            {
+                tracing::debug!(leader, reason, "no checkpoint from the leader");
+            }
+            if self.is_wanted() {
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+        }
+    }
+
     /// Whether somebody waits for more than is shown.
     fn is_wanted(&self) -> bool {
         let shown = self.newest.borrow().as_ref().map(|shown| shown.size.get());
@@ -408,7 +426,7 @@ impl Task {
                 }
                 Leadership::Waiting { leader } => {
                     tokio::select! {
-                        () = self.follow(leader) => {}
+                        () = self.shared.follow(leader) => {}
                         changed = self.leadership.changed() => {
                             if changed.is_err() {
                                 return Ok(());
@@ -417,24 +435,6 @@ impl Task {
                     }
                 }
                 Leadership::Stopped => return Ok(()),
-            }
-        }
-    }
-
-    /// Not leading: what somebody waits for, or a first checkpoint to show, is asked from the leader.
-    async fn follow(&self, leader: Option<NodeId>) {
-        loop {
-            if !self.shared.is_wanted() {
-                self.shared.wanted.notified().await;
-                continue;
-            }
-            if let Some(leader) = leader
-                && let Err(reason) = self.shared.ask(leader).await
-            {
-                tracing::debug!(leader, reason, "no checkpoint from the leader");
-            }
-            if self.shared.is_wanted() {
-                tokio::time::sleep(ASK_AGAIN).await;
             }
         }
     }

@@ -103,6 +103,12 @@ impl Caches {
         self.latest.insert(key.into(), newest);
     }
 
+    /// Forgets everything. Caller holds the view's write lock.
+    pub(crate) fn clear(&self) {
+        self.entries.clear();
+        self.latest.clear();
+    }
+
     /// Caller holds the view's write lock and is about to apply `version`.
     pub(crate) fn replace_latest(&self, key: &[u8], version: Version) {
         if self.latest.contains_key(key) {

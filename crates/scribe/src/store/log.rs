@@ -28,7 +28,7 @@ use super::next_segment::NextSegment;
 use super::reading::corrupt;
 use super::recovery::{LOG_DIR, Recovered, recover};
 use super::segment::{FooterState, SealedSegment};
-use super::state::{LogState, at_most, invalid, show};
+use super::state::{Cut, LogState, at_most, invalid, show};
 use super::writer::{Counters, Item, Queue, Writer, poisoned};
 use crate::limits;
 
@@ -165,7 +165,7 @@ pub struct LogStats {
 /// The Raft log of this node. Clone = another handle to the same log; the last one to go stops the threads.
 #[derive(Debug, Clone)]
 pub struct Log {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
     threads: Arc<Threads>,
 }
 
@@ -178,22 +178,26 @@ pub(crate) struct Inner {
     pub(crate) identity: LogIdentity,
     pub(crate) options: LogOptions,
     /// Held while something is given its place in the order of writes. Taken before `state` and `queue`.
-    order: Mutex<Order>,
+    pub(super) order: Mutex<Order>,
     pub(crate) state: Mutex<LogState>,
     pub(crate) flushed_changed: Condvar,
     pub(crate) queue: Queue,
     pub(crate) files: Mutex<BTreeMap<u32, Arc<dyn DiskFile>>>,
-    /// Used by the sealer only, and locked over its own I/O.
-    manifest: Mutex<ManifestFile>,
+    /// Used by whoever seals or installs, one at a time, and locked over its own I/O.
+    pub(super) manifest: Mutex<ManifestFile>,
     pub(crate) next: Option<NextSegment>,
     pub(crate) counters: Counters,
     lock: Mutex<Option<DirLock>>,
 }
 
 #[derive(Debug)]
-struct Order {
+pub(super) struct Order {
     /// Term of the last vote enqueued.
     vote_term: u64,
+    /// Where the segments end that wait in `incoming/` to be installed, all of them verified.
+    pub(super) staged: Option<LogId>,
+    /// Cuts that were made in memory and not asked of the writer yet: see [`Log::truncate_after`].
+    pub(super) deferred: Vec<Cut>,
 }
 
 #[derive(Debug)]
@@ -292,7 +296,11 @@ impl Log {
             identity: recovered.identity,
             next: options.preallocate.then(NextSegment::new),
             options,
-            order: Mutex::new(Order { vote_term }),
+            order: Mutex::new(Order {
+                vote_term,
+                staged: None,
+                deferred: Vec::new(),
+            }),
             state: Mutex::new(state),
             flushed_changed: Condvar::new(),
             queue: Queue::default(),
@@ -338,9 +346,13 @@ impl Log {
             .iter()
             .map(|frame| private_crc(&frame.private))
             .collect();
-        let order = inner.order.lock();
+        let mut order = inner.order.lock();
         let mut cursor = inner.state.lock().cursor();
         if let Err(error) = check_order(cursor.last, &frames) {
+            drop(order);
+            return refuse(done, error);
+        }
+        if let Err(error) = inner.push_deferred(&mut order) {
             drop(order);
             return refuse(done, error);
         }
@@ -360,6 +372,12 @@ impl Log {
     /// Drops every frame behind `keep` (`None`: all of them), in order with appends. They cannot be read any more when
     /// this returns; `done` hears when they cannot come back after a crash.
     ///
+    /// Except while verified segments that reach further wait to be installed: then the frames stay on disk until those
+    /// segments take their place, or until something is appended in their place. The consensus core cuts before it
+    /// installs, and what it cuts may hold acknowledged entries of a majority: they must not be gone before the same
+    /// entries in the installed segments count. A crash in between finds the log as it was before the cut, which is
+    /// what a node looks like that never heard of it.
+    ///
     /// # Errors
     /// [`io::ErrorKind::InvalidInput`] if the log does not have `keep`, or frames behind it are sealed.
     pub fn truncate_after(&self, keep: Option<LogId>, done: Flushed) -> io::Result<()> {
@@ -367,7 +385,7 @@ impl Log {
         if let Err(error) = inner.queue.check() {
             return refuse(done, error);
         }
-        let order = inner.order.lock();
+        let mut order = inner.order.lock();
         let cut = inner.state.lock().cut(keep);
         let cut = match cut {
             Ok(cut) => cut,
@@ -376,6 +394,16 @@ impl Log {
                 return refuse(done, error);
             }
         };
+        if order.staged.map(|staged| staged.index) > keep.map(|keep| keep.index) {
+            order.deferred.push(cut);
+            drop(order);
+            done.complete(Ok(()));
+            return Ok(());
+        }
+        if let Err(error) = inner.push_deferred(&mut order) {
+            drop(order);
+            return refuse(done, error);
+        }
         let pushed = inner.queue.push(Item::Cut(cut, done));
         drop(order);
         pushed

@@ -3,6 +3,7 @@
 //! It decides which segments count as sealed. Nothing in it is the only copy: a record that is lost with the end of
 //! the file is written again when its step is repeated, and a file damaged elsewhere is rebuilt from the footers.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,7 +11,8 @@ use scribe_proof::hash::Hash;
 
 use super::disk::{Disk, DiskFile, Open};
 use super::error::{IoContext, StoreError};
-use super::segment::{FOOTER_LENGTH_MAX, SealedSegment};
+use super::segment::SealedSegment;
+use crate::limits::MIB;
 
 /// Name of the file.
 pub const MANIFEST_NAME: &str = "MANIFEST";
@@ -20,8 +22,9 @@ const MAGIC: &[u8; 8] = b"SCRMANI1";
 const HEADER_LENGTH: usize = 32;
 const RECORD_HEADER_LENGTH: usize = 16;
 const FORMAT: u32 = 1;
-/// A record is a footer without its table, or less.
-const RECORD_LENGTH_MAX: usize = FOOTER_LENGTH_MAX;
+/// A record is a list of segments at most: some 400 bytes for each. Far beyond what one install can list, and far
+/// below what a damaged length may claim.
+const RECORD_LENGTH_MAX: usize = 256 * MIB;
 
 /// One record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,16 +54,16 @@ pub enum ManifestRecord {
         /// Generation of its private bytes.
         generation: u32,
     },
+    /// Segments sealed elsewhere took the place of every unsealed frame this node had: as good as one
+    /// [`ManifestRecord::Sealed`] for each, all at once. Their files are in `log/`, or still in `incoming/` after a crash.
+    Installed(Vec<SealedSegment>),
 }
 
 impl ManifestRecord {
     fn encode(&self) -> Vec<u8> {
         let (kind, payload) = match self {
-            Self::Sealed(sealed) => {
-                let mut payload = sealed.file_length.to_be_bytes().to_vec();
-                payload.extend_from_slice(&sealed.encode_summary());
-                (1, payload)
-            }
+            Self::Sealed(sealed) => (1, sealed.encode_summary().to_vec()),
+            Self::Installed(segments) => (5, encode_list(segments)),
             Self::Archived {
                 segment,
                 generation,
@@ -112,7 +115,7 @@ impl ManifestRecord {
             return Ok(None);
         }
         let version = u32::from(header[5]);
-        if version > FORMAT || header[4] > 4 {
+        if version > FORMAT || header[4] > 5 {
             return Err(version.max(FORMAT + 1));
         }
         let numbers = || -> Option<(u32, u32)> {
@@ -125,11 +128,10 @@ impl ManifestRecord {
         let parse = || -> Option<Self> {
             match header[4] {
                 1 => {
-                    let (length, footer) = payload.split_first_chunk::<8>()?;
-                    let mut sealed = SealedSegment::parse_footer(footer).ok()?;
-                    sealed.file_length = u64::from_be_bytes(*length);
+                    let sealed = SealedSegment::parse_summary(payload).ok()?;
                     Some(Self::Sealed(Box::new(sealed)))
                 }
+                5 => parse_list(payload).map(Self::Installed),
                 2 => {
                     let (segment, generation) = numbers()?;
                     let file_sha256 = Hash(payload.get(8..40)?.try_into().ok()?);
@@ -156,6 +158,37 @@ impl ManifestRecord {
 
 fn pair(segment: u32, generation: u32) -> Vec<u8> {
     [segment.to_be_bytes(), generation.to_be_bytes()].concat()
+}
+
+fn encode_list(segments: &[SealedSegment]) -> Vec<u8> {
+    let mut out = pair(segments.len() as u32, 0);
+    for segment in segments {
+        let summary = segment.encode_summary();
+        out.extend_from_slice(&pair(summary.len() as u32, 0));
+        out.extend_from_slice(&summary);
+    }
+    out
+}
+
+fn parse_list(payload: &[u8]) -> Option<Vec<SealedSegment>> {
+    let (count, mut rest) = parse_pair(payload)?;
+    let mut segments = Vec::new();
+    for _ in 0..count {
+        let (length, tail) = parse_pair(rest)?;
+        let (summary, tail) = tail.split_at_checked(length as usize)?;
+        segments.push(SealedSegment::parse_summary(summary).ok()?);
+        rest = tail;
+    }
+    rest.is_empty().then_some(segments)
+}
+
+/// A number and four reserved bytes, and what follows them.
+fn parse_pair(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    let (head, rest) = bytes.split_first_chunk::<8>()?;
+    let [a, b, c, d, 0, 0, 0, 0] = *head else {
+        return None;
+    };
+    Some((u32::from_be_bytes([a, b, c, d]), rest))
 }
 
 fn encode_header(cluster_id: [u8; 16]) -> [u8; HEADER_LENGTH] {
@@ -293,6 +326,14 @@ impl ManifestFile {
     /// Appends a record; durable when this returns.
     pub fn append(&mut self, record: &ManifestRecord) -> Result<(), StoreError> {
         let bytes = record.encode();
+        if bytes.len() > RECORD_LENGTH_MAX {
+            let reason = format!(
+                "a record has {} bytes, allowed {RECORD_LENGTH_MAX}",
+                bytes.len()
+            );
+            let error = io::Error::new(io::ErrorKind::InvalidInput, reason);
+            return Err(error).context("append to", &self.path);
+        }
         // A crash before the sync leaves a torn last record: it is cut, and the step it stands for is repeated.
         self.file
             .write_all_at(&bytes, self.length)

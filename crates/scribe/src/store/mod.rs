@@ -16,6 +16,7 @@ pub mod disk;
 pub mod error;
 pub mod frame;
 pub mod index;
+mod install;
 pub mod lock;
 pub mod log;
 pub mod manifest;
@@ -32,7 +33,9 @@ mod seal;
 mod sealing;
 pub mod segment;
 pub mod sim_disk;
+mod staging;
 mod state;
+pub mod switch;
 pub mod tree;
 pub mod view;
 pub mod vote;
@@ -67,12 +70,14 @@ use self::log::{Log, LogIdentity, LogOptions, RecoveredLog};
 use self::open_segment::OpenSegment;
 use self::seal::{SealJob, Sealer};
 use self::segment::SealedSegment;
+use self::staging::Transfers;
 use self::tree::TreeFiles;
 use self::view::indexed_key;
 use crate::limits;
 
 pub use self::check::CheckReport;
 pub use self::index::ScanRange;
+pub use self::staging::{Missing, Staging};
 pub use self::view::{Applied, ApplyTicket, Effects, LeafEffect, Remembered, StoredEntry, Version};
 pub use self::walk::{CheckError, Damage, takes_leaves};
 
@@ -114,8 +119,10 @@ struct Inner {
     index_rebuilding: AtomicBool,
     /// Held shared across each read of the index, so that it is not cleared under a reader.
     index_readers: RwLock<()>,
-    /// Held while a segment is sealed or the index is rebuilt: one of them at a time.
+    /// Held while segments are sealed, verified or installed, or the index is rebuilt: one of them at a time.
     sealing: Mutex<()>,
+    /// Segments on their way from another node. Taken before `sealing`.
+    staging: Mutex<Transfers>,
     /// Order of locks: `applier`, then `view`.
     applier: Mutex<Applier>,
     view: RwLock<View>,
@@ -217,6 +224,7 @@ impl Store {
             index_rebuilding: AtomicBool::new(false),
             index_readers: RwLock::new(()),
             sealing: Mutex::new(()),
+            staging: Mutex::default(),
             applier: Mutex::new(Applier {
                 applied: applied.clone(),
                 segment: None,

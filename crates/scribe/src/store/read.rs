@@ -261,14 +261,18 @@ impl Store {
     /// # Errors
     /// What the disk cannot read.
     pub fn size_at_time(&self, timestamp_ms: u64) -> io::Result<TreeSize> {
-        {
+        let sealed_size = {
             let view = self.0.view.read();
             let mut open = view.newest_first();
             if let Some(size) = open.find_map(|open| open.size_at_time(timestamp_ms)) {
                 return Ok(size);
             }
-        }
+            view.sealed_size()
+        };
+        // The log may be ahead of the view for a moment.
         let sealed = self.0.log.sealed();
+        let visible = sealed.partition_point(|s| s.footer.end_size <= sealed_size);
+        let sealed = &sealed[..visible];
         let whole = sealed.partition_point(|s| s.footer.last_timestamp_ms <= timestamp_ms);
         let Some(segment) = sealed.get(whole) else {
             return Ok(sealed

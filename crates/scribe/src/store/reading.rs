@@ -24,12 +24,12 @@ impl Inner {
         let file = self
             .disk
             .open(&file_path(&self.log_dir, first), Open::READ)?;
-        let unsealed = self
-            .state
-            .lock()
-            .open
-            .front()
-            .map_or(u32::MAX, |open| open.number);
+        let state = self.state.lock();
+        if state.first_of(number) != Some(first) {
+            // Another segment took the number meanwhile: this file is good for who asked, and for nobody else.
+            return Ok(file);
+        }
+        let unsealed = state.open.front().map_or(u32::MAX, |open| open.number);
         let mut files = self.files.lock();
         if files.len() >= FILES_OPEN_MAX
             && let Some(oldest) = files
@@ -44,15 +44,7 @@ impl Inner {
     }
 
     pub(crate) fn segment_file(&self, number: u32) -> io::Result<Arc<dyn DiskFile>> {
-        let first = {
-            let state = self.state.lock();
-            let open = state.open_segment(number).map(|open| open.first);
-            open.or_else(|| {
-                state
-                    .sealed_segment(number)
-                    .map(|sealed| sealed.first_log_index)
-            })
-        };
+        let first = self.state.lock().first_of(number);
         let Some(first) = first else {
             return Err(io::Error::new(
                 io::ErrorKind::NotFound,

@@ -4,14 +4,16 @@
 //! Segments are read from disk frame by frame with all their checks, so that nothing is derived from damaged bytes.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use scribe_proof::hash::leaf_hash;
 use scribe_proof::index::{LeafIndex, TreeSize};
 use scribe_proof::tree::{TreeBuilder, level_length};
 
 use super::error::{IoContext, StoreError};
+use super::frame::{FramePosition, ParsedFrame};
 use super::index::fjall::FjallIndex;
 use super::index::memory::MemoryIndex;
 use super::index::{IndexKind, KeyIndex};
@@ -96,18 +98,38 @@ fn refused(directory: &Path, action: &'static str, path: &Path, error: CheckErro
 pub(super) fn load_segment(
     log: &Log,
     sealed: &SealedSegment,
+    builder: Option<&mut TreeBuilder>,
+) -> Result<OpenSegment, CheckError> {
+    let walk = FrameWalk::sealed(log, sealed);
+    load_frames(
+        walk,
+        sealed,
+        sealed_path(sealed),
+        None,
+        builder,
+        |_, _, _| (),
+    )
+}
+
+/// The same from any walk over the segment's frames in the file `path`. `previous` is the chain CRC and log index before
+/// the first frame, if they are to be checked, too; `each` is told of every frame, void or not.
+pub(super) fn load_frames(
+    mut walk: FrameWalk<'_>,
+    sealed: &SealedSegment,
+    path: PathBuf,
+    previous: Option<(u32, u64)>,
     mut builder: Option<&mut TreeBuilder>,
+    mut each: impl FnMut(FramePosition, &ParsedFrame, &Bytes),
 ) -> Result<OpenSegment, CheckError> {
     let footer = &sealed.footer;
-    let path = sealed_path(sealed);
     let mut segment = OpenSegment::new(sealed.number, footer.start_size, footer.start_root);
-    let mut walk = FrameWalk::sealed(log, sealed);
     let mut place = Place {
         tree_size: footer.start_size,
-        previous: None,
+        previous,
     };
     let mut hashes = Vec::new();
     while let Some((position, parsed, raw)) = walk.next_frame()? {
+        each(position, &parsed, &raw);
         let placed = place.step(&walk, position, &parsed, &raw)?;
         let Some(batch) = &placed.batch else {
             continue;

@@ -7,6 +7,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use scribe_proof::hash::Hash;
+use sha2::{Digest, Sha256};
+
 use super::disk::{Disk, DiskFile, Open, read_full_at};
 use super::error::{IoContext, StoreError};
 use super::frame::{LogId, LogIndex};
@@ -19,8 +22,10 @@ use super::segment::{
     TRAILER_LENGTH, file_path, parse_file_name, parse_trailer,
 };
 use super::state::{FrameMeta, OpenSegment, show};
+use super::switch::name_installed;
 use super::vote::VoteFile;
 use super::watermarks::WatermarksFile;
+use crate::limits::MIB;
 
 /// Directory of the segments, within the data directory.
 pub const LOG_DIR: &str = "log";
@@ -299,13 +304,18 @@ fn open_manifest(
             true
         }
     };
-    // A sealed segment is never the last one: the segment behind it was durable before its footer was written.
     let mut sealed: Vec<SealedSegment> = Vec::new();
-    for first in segments.iter().take(segments.len().saturating_sub(1)) {
+    for (place, first) in segments.iter().enumerate() {
         let path = file_path(&log_dir, *first);
         let Ok(found) = read_footer(disk, &path)? else {
             break;
         };
+        // A segment this node sealed is never the last one: the segment behind it was durable before its footer was
+        // written. One that was installed may be, and then its body says whether this is its footer, or the end of an
+        // open segment whose last value looks like one.
+        if place + 1 == segments.len() && !body_matches(disk, &path, &found)? {
+            break;
+        }
         let expected = sealed.last().map(|last| last.last_log_id.index.next());
         let follows = expected.unwrap_or(*first) == found.first_log_index
             && found.number as usize == sealed.len();
@@ -332,28 +342,40 @@ fn replay_sealed(
     let log_dir = dir.join(LOG_DIR);
     let mut sealed: Vec<SealedSegment> = Vec::new();
     let mut evicted = std::collections::BTreeSet::new();
+    let mut installed = Vec::new();
     for record in records {
-        match record {
-            ManifestRecord::Sealed(found) => {
-                let next = sealed
-                    .last()
-                    .map(|last| (last.number + 1, last.last_log_id.index.next()));
-                if next.is_some_and(|next| next != (found.number, found.first_log_index)) {
-                    let path = dir.join(super::manifest::MANIFEST_NAME);
-                    let reason = format!("segment {} does not follow the one before", found.number);
-                    return Err(StoreError::damaged(&path, 0, reason));
+        let found = match record {
+            ManifestRecord::Sealed(found) => vec![*found],
+            ManifestRecord::Installed(found) => {
+                if let (Some(first), Some(last)) = (found.first(), found.last()) {
+                    installed.push((first.first_log_index, last.last_log_id.index));
                 }
-                sealed.push(*found);
+                found
             }
             ManifestRecord::Evicted { segment, .. } => {
                 evicted.insert(segment);
+                continue;
             }
             ManifestRecord::Restored { segment, .. } => {
                 evicted.remove(&segment);
+                continue;
             }
-            ManifestRecord::Archived { .. } => {}
+            ManifestRecord::Archived { .. } => continue,
+        };
+        for found in found {
+            let next = sealed
+                .last()
+                .map(|last| (last.number + 1, last.last_log_id.index.next()));
+            if next.is_some_and(|next| next != (found.number, found.first_log_index)) {
+                let path = dir.join(super::manifest::MANIFEST_NAME);
+                let reason = format!("segment {} does not follow the one before", found.number);
+                return Err(StoreError::damaged(&path, 0, reason));
+            }
+            sealed.push(found);
         }
     }
+    // A crash between the record of an install and the last of its renames is made good here.
+    name_installed(disk, dir, &sealed, &installed)?;
     for known in sealed
         .iter_mut()
         .filter(|sealed| !evicted.contains(&sealed.number))
@@ -383,7 +405,10 @@ fn replay_sealed(
 }
 
 /// The footer at the end of a segment file; the inner error says why it cannot be read.
-fn read_footer(disk: &dyn Disk, path: &Path) -> Result<Result<SealedSegment, String>, StoreError> {
+pub(super) fn read_footer(
+    disk: &dyn Disk,
+    path: &Path,
+) -> Result<Result<SealedSegment, String>, StoreError> {
     if !disk.exists(path).context("look for", path)? {
         return Ok(Err("the file is missing".into()));
     }
@@ -415,6 +440,23 @@ fn read_footer(disk: &dyn Disk, path: &Path) -> Result<Result<SealedSegment, Str
         ))),
         Err(error) => newer_or(path, error),
     }
+}
+
+/// Whether the body in front of a footer is the one it was written for.
+fn body_matches(disk: &dyn Disk, path: &Path, footer: &SealedSegment) -> Result<bool, StoreError> {
+    let file = disk.open(path, Open::READ).context("open", path)?;
+    let mut scanner = Scanner::new(&*file, footer.body_length);
+    let mut sha = Sha256::new();
+    let mut at = 0;
+    while at < footer.body_length {
+        let piece = scanner.bytes(at, MIB).context("read", path)?;
+        if piece.is_empty() {
+            return Ok(false);
+        }
+        sha.update(&piece);
+        at += piece.len() as u64;
+    }
+    Ok(Hash(sha.finalize().into()) == footer.body_sha256)
 }
 
 fn newer_or<T>(path: &Path, error: SegmentError) -> Result<Result<T, String>, StoreError> {

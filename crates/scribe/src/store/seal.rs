@@ -84,6 +84,13 @@ impl Sealer {
 impl Inner {
     /// Seals one segment; `false` when the sealer has to stop.
     fn run(&self, job: SealJob) -> bool {
+        // Until readers see it, so that an install comes before all of this or after it.
+        let one_at_a_time = self.sealing.lock();
+        let sealed = self.log.sealed().last().map(|last| last.number);
+        if sealed >= Some(job.segment.number()) {
+            // Installed from another node since it was handed over, and out of memory.
+            return true;
+        }
         if let Err(error) = self.seal(&job) {
             let number = job.segment.number();
             tracing::error!(segment = number, %error, "a segment cannot be sealed");
@@ -98,19 +105,20 @@ impl Inner {
         };
         self.waiting
             .send_modify(|waiting| *waiting = waiting.saturating_sub(1));
+        drop(one_at_a_time);
         // Tens of milliseconds for a full segment: outside the lock, on this thread.
         drop(segment);
         drop(done);
         true
     }
 
+    /// The lock is held.
     fn seal(&self, job: &SealJob) -> io::Result<()> {
         let segment = &job.segment;
         let last_log_id = job
             .state
             .last_log_id
             .ok_or_else(|| io::Error::other("a complete segment without frames"))?;
-        let _one_at_a_time = self.sealing.lock();
 
         let sealed = self.log.seal_segment(
             segment.number(),

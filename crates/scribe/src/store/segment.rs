@@ -213,9 +213,36 @@ impl SealedSegment {
         self.encode(&self.sparse)
     }
 
-    /// The footer without its sparse table, for the MANIFEST.
-    pub(crate) fn encode_summary(&self) -> Bytes {
-        self.encode(&[])
+    /// What the MANIFEST keeps of a segment and nodes tell each other of it: the length of the file, then the footer
+    /// without its sparse table.
+    pub fn encode_summary(&self) -> Bytes {
+        let footer = self.encode(&[]);
+        let mut out = BytesMut::with_capacity(8 + footer.len());
+        out.put_u64(self.file_length);
+        out.put_slice(&footer);
+        out.freeze()
+    }
+
+    /// Parses what [`SealedSegment::encode_summary`] made. The sparse table of the result is empty.
+    pub fn parse_summary(bytes: &[u8]) -> Result<Self, SegmentError> {
+        let Some((length, footer)) = bytes.split_first_chunk::<8>() else {
+            return Err(damaged(format!(
+                "segment summary is {} bytes, too short",
+                bytes.len()
+            )));
+        };
+        let mut sealed = Self::parse_footer(footer)?;
+        sealed.file_length = u64::from_be_bytes(*length);
+        Ok(sealed)
+    }
+
+    /// Whether both describe the same file. The sparse table is not compared: it follows from the rest.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let other = Self {
+            sparse: self.sparse.clone(),
+            ..other.clone()
+        };
+        *self == other
     }
 
     fn encode(&self, sparse: &[SparseEntry]) -> Bytes {

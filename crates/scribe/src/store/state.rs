@@ -236,6 +236,8 @@ pub(crate) struct LogState {
     pub(crate) committed: Option<LogId>,
     pub(crate) purged: Option<LogId>,
     pub(crate) vote: Option<Vote>,
+    /// End of the newest sealed segment with a frame that could not be read as a log entry.
+    pub(crate) unreadable: Option<LogId>,
     pub(crate) cache: FrameCache,
     /// What each cut keeps that is enqueued and not yet done: appends before it must not raise `flushed` beyond.
     pending_cuts: VecDeque<Option<LogId>>,
@@ -258,6 +260,7 @@ impl LogState {
             committed: None,
             purged: None,
             vote: None,
+            unreadable: None,
             cache: FrameCache::default(),
             pending_cuts: VecDeque::new(),
             cuts: 0,
@@ -398,6 +401,45 @@ impl LogState {
         self.pending_cuts.push_back(keep);
         self.cuts += 1;
         Ok(cut)
+    }
+
+    /// Sealed segments from another node are on disk in the place of everything that was not sealed.
+    pub(crate) fn install(&mut self, segments: Vec<SealedSegment>) {
+        let Some(last) = segments.last() else {
+            return;
+        };
+        let (last, chain) = (last.last_log_id, last.last_chain);
+        Arc::make_mut(&mut self.sealed).extend(segments);
+        self.open.clear();
+        self.cache.cut(None);
+        self.last = Some(last);
+        self.chain = chain;
+        self.flushed = Some(last);
+        self.committed = Some(last);
+        // What was asked for before is done or superseded, and nothing was asked for since.
+        self.pending_cuts.clear();
+        self.cuts += 1;
+    }
+
+    /// The log id at an index of an unsealed frame, or of the last sealed one.
+    pub(crate) fn id_at(&self, index: LogIndex) -> Option<LogId> {
+        if let Some(last) = self.sealed.last()
+            && last.last_log_id.index == index
+        {
+            return Some(last.last_log_id);
+        }
+        let term = self.open_segment_of(index)?.meta(index)?.term;
+        Some(LogId { term, index })
+    }
+
+    /// First log index of a segment.
+    pub(crate) fn first_of(&self, number: u32) -> Option<LogIndex> {
+        let open = self.open_segment(number).map(|open| open.first);
+        let sealed = || {
+            self.sealed_segment(number)
+                .map(|sealed| sealed.first_log_index)
+        };
+        open.or_else(sealed)
     }
 
     /// How often frames were cut: what was read from disk meanwhile may be of two histories.

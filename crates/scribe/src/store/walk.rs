@@ -2,11 +2,13 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use scribe_proof::index::{LeafIndex, TreeSize};
 use scribe_proof::leaf::Leaf;
 
+use super::disk::DiskFile;
 use super::frame::{
     self, FrameError, FrameHeader, FrameKind, FramePosition, HEADER_LENGTH, ParsedFrame,
 };
@@ -66,9 +68,15 @@ impl From<CheckError> for io::Error {
     }
 }
 
+/// Where the bytes come from.
+enum Source<'a> {
+    Log(&'a Log),
+    File(&'a Arc<dyn DiskFile>),
+}
+
 /// Reads frames one after the other.
 pub(crate) struct FrameWalk<'a> {
-    log: &'a Log,
+    source: Source<'a>,
     segment: u32,
     path: PathBuf,
     offset: u64,
@@ -81,8 +89,23 @@ pub(crate) struct FrameWalk<'a> {
 impl<'a> FrameWalk<'a> {
     /// Walks from byte `offset` to byte `end` of a segment file, both on frame boundaries.
     pub(crate) fn new(log: &'a Log, segment: u32, path: PathBuf, offset: u64, end: u64) -> Self {
+        Self::over(Source::Log(log), segment, path, offset, end)
+    }
+
+    /// A walk over all frames of a sealed segment in a file that is not in the log.
+    pub(crate) fn staged(
+        file: &'a Arc<dyn DiskFile>,
+        sealed: &SealedSegment,
+        path: PathBuf,
+    ) -> Self {
+        let start = SEGMENT_HEADER_LENGTH as u64;
+        let source = Source::File(file);
+        Self::over(source, sealed.number, path, start, sealed.body_length)
+    }
+
+    fn over(source: Source<'a>, segment: u32, path: PathBuf, offset: u64, end: u64) -> Self {
         Self {
-            log,
+            source,
             segment,
             path,
             offset,
@@ -174,7 +197,10 @@ impl<'a> FrameWalk<'a> {
         if self.offset < self.buffer_start || self.offset + needed > buffer_end {
             let length = needed.max(self.buffer_length).min(left);
             // From the file itself, never from memory: what is checked here is the disk.
-            let file = self.log.segment_file(self.segment)?;
+            let file = match self.source {
+                Source::Log(log) => log.segment_file(self.segment)?,
+                Source::File(file) => file.clone(),
+            };
             if file.len()? < self.offset + length {
                 return Err(self.damage("the file ends before its frames do").into());
             }

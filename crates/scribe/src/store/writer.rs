@@ -16,7 +16,7 @@ use super::disk::{DiskFile, Open};
 use super::error::StoreError;
 use super::frame::{LogId, Vote};
 use super::log::{Flushed, Inner, LogStats};
-use super::segment::{NEXT_NAME, SegmentHeader, file_path};
+use super::segment::{NEXT_NAME, SealedSegment, SegmentHeader, file_path};
 use super::state::{Cut, Placed};
 use super::vote::VoteFile;
 use super::watermarks::{Watermarks, WatermarksFile};
@@ -38,6 +38,8 @@ pub(crate) enum Item {
     Cut(Cut, Flushed),
     /// A vote.
     Vote(Vote, Flushed),
+    /// Segments, staged and verified, that take the place of everything that is not sealed.
+    Install(Vec<SealedSegment>, Flushed),
     /// The watermarks changed.
     Marks,
     /// Finish and end the thread.
@@ -46,7 +48,11 @@ pub(crate) enum Item {
 
 impl Item {
     fn fail(self, first: &str) {
-        if let Self::Append(_, done) | Self::Cut(_, done) | Self::Vote(_, done) = self {
+        if let Self::Append(_, done)
+        | Self::Cut(_, done)
+        | Self::Vote(_, done)
+        | Self::Install(_, done) = self
+        {
             done.complete(Err(poisoned(first)));
         }
     }
@@ -84,6 +90,7 @@ enum Work {
     Append(Group),
     Cut(Cut, Flushed),
     Vote(Vote, Flushed),
+    Install(Vec<SealedSegment>, Flushed),
     Marks,
     Stop,
 }
@@ -196,6 +203,7 @@ impl Queue {
                 }
                 Item::Cut(cut, done) => return Work::Cut(cut, done),
                 Item::Vote(vote, done) => return Work::Vote(vote, done),
+                Item::Install(segments, done) => return Work::Install(segments, done),
                 Item::Marks => return Work::Marks,
                 Item::Stop => return Work::Stop,
             }
@@ -238,11 +246,11 @@ impl Counters {
 /// The writer thread's own state.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
     /// Number and file of the segment that is written to.
-    current: Option<(u32, Arc<dyn DiskFile>)>,
+    pub(super) current: Option<(u32, Arc<dyn DiskFile>)>,
     vote: VoteFile,
-    marks: WatermarksFile,
+    pub(super) marks: WatermarksFile,
     /// Reused between groups.
     pool: Vec<u8>,
 }
@@ -301,6 +309,12 @@ impl Writer {
                 Work::Vote(vote, done) => {
                     let outcome = self.vote.save(vote);
                     self.finish(outcome, done, |inner| inner.state.lock().vote = Some(vote))
+                }
+                Work::Install(segments, done) => {
+                    let outcome = self.install(&segments);
+                    let outcome =
+                        self.finish(outcome, done, |inner| inner.switch_to_installed(segments));
+                    outcome.and_then(|()| self.write_marks())
                 }
                 Work::Marks => self.write_marks(),
                 Work::Stop => break,
@@ -522,7 +536,7 @@ impl Writer {
         Ok(())
     }
 
-    fn write_marks(&mut self) -> Result<(), StoreError> {
+    pub(super) fn write_marks(&mut self) -> Result<(), StoreError> {
         let marks = self.inner.watermarks();
         self.marks.write(marks)
     }

@@ -2,5 +2,6 @@
 
 mod crash;
 mod damage;
+mod install;
 mod model;
 mod views;

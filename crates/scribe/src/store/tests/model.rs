@@ -141,6 +141,8 @@ pub struct Model {
     clock_ms: u64,
     /// Mixed into values, so that two models differ.
     pub salt: u8,
+    /// Added to the term of new frames, which is 2.
+    pub term_shift: u64,
 }
 
 impl Model {
@@ -172,12 +174,13 @@ impl Model {
 
     /// Makes the next frame and takes it.
     pub fn push(&mut self, op: &FrameOp) {
-        let log_id = LogId::new(2, self.frames.len() as u64);
+        let term = 2 + self.term_shift;
+        let log_id = LogId::new(term, self.frames.len() as u64);
         let first_leaf = LeafIndex::new(self.leaves.len() as u64);
         let mut frame = Frame {
             log_id,
             kind: FrameKind::Blank,
-            sequencing_term: 2,
+            sequencing_term: term,
             first_leaf,
             count: 0,
             public: Bytes::new(),
