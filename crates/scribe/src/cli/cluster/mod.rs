@@ -15,8 +15,6 @@ mod token;
 mod transfer;
 mod up;
 
-use scribe_client::wire::Done;
-
 use super::output::{Failure, Output, say};
 
 /// Make a cluster of nodes, see how it is, and change it
@@ -95,7 +93,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
 /// Says that a change was made: people read a sentence, programs `{"done": true}`.
 fn done(output: Output, sentence: &str) -> Result<(), Failure> {
     if output.is_json() {
-        return output.print("", &Done { done: true });
+        return output.print("", &serde_json::json!({ "done": true }));
     }
     say(sentence);
     Ok(())
