@@ -74,7 +74,11 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         joining::join(token, &mut options).await?;
     }
     let node = start_node(options).await?;
-    announce(&config, &node, &format!("http://{address}"));
+    // `scribe cluster up` says the rest for all of its nodes at once.
+    match arguments.stop_with_stdin {
+        true => say(format_args!("node {} runs", node.health().node_id)),
+        false => announce(&config, &node, &format!("http://{address}")),
+    }
 
     let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
     let serving = http::serve(listener, node.clone(), http_options, async {
@@ -244,9 +248,10 @@ pub(super) fn check_log_filter(filter: &str) -> Result<tracing_subscriber::EnvFi
 
 /// Sends logs to stderr. A second call in one process changes nothing.
 pub(super) fn start_logging(filter: &str) -> Result<(), Failure> {
-    // At `info` the libraries below would tell more than the node itself.
+    // At `info` the libraries below would tell more than the node itself, and openraft would warn of a node that is away
+    // at each heartbeat.
     let filter = match filter {
-        "info" => "warn,scribe=info",
+        "info" => "warn,openraft=error,scribe=info",
         other => other,
     };
     let subscriber = tracing_subscriber::fmt()

@@ -49,8 +49,8 @@ Example: a node that ran alone becomes the first of three
 Example: node 2 is lost for good, a new node takes its place
   $ scribe cluster token > token
   $ scribe serve --join token --learner --raft-addr 10.0.0.4:9001             (on the new machine)
-  $ scribe cluster status                                                     (say it is node 4)
-  $ scribe cluster replace 2 --by 4
+  $ scribe cluster status                                                     (say it is node 10)
+  $ scribe cluster replace 2 --by 10
 
 docs/operating.md tells more, also what to do when a majority is lost."
 )]

@@ -10,7 +10,7 @@ use super::done;
 /// while it lags: a voter that lags is one the others wait for.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
-  $ scribe cluster promote 4")]
+  $ scribe cluster promote 10")]
 pub struct Arguments {
     /// Id of the learner
     id: u64,

@@ -9,8 +9,8 @@ use super::done;
 /// The old voter leaves for good and may be dead already. Start the new node with --join and --learner first, and wait
 /// until it has caught up (`scribe cluster status`).
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example: node 4 in the place of node 2, which is lost
-  $ scribe cluster replace 2 --by 4")]
+#[command(after_help = "Example: node 10 in the place of node 2, which is lost
+  $ scribe cluster replace 2 --by 10")]
 pub struct Arguments {
     /// Id of the voter that leaves
     old: u64,
