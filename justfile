@@ -32,6 +32,10 @@ tidy:
 bench *arguments:
     cargo bench --workspace {{arguments}}
 
+# The same load on etcd and on scribe, and what HTTP and the disk allow; see --help
+peers *arguments:
+    benches/peers/compare {{arguments}}
+
 # Documentation of the three crates, opened in a browser
 docs:
     cargo doc --workspace --no-deps --open

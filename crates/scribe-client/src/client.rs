@@ -12,6 +12,7 @@ mod write;
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -29,7 +30,7 @@ pub(crate) use write::Condition;
 pub use write::{Delete, Put, Transact, Wait};
 
 use crate::error::{Error, TransportError, with_causes};
-use crate::retry::{self, Failure, RetryPolicy, Safety};
+use crate::retry::{self, Effect, Failure, RetryPolicy, Safety};
 use crate::wire::Problem;
 
 /// Longest answer read into memory unless set: the largest configurable value as JSON, and a page.
@@ -47,7 +48,8 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
-/// A client of one node, cheap to clone. Any node takes any request.
+/// A client of a ledger, cheap to clone. Any node takes any request; with several to ask, the
+/// client stays with one and moves on when that cannot be reached or cannot reach the others.
 #[derive(Clone, Debug)]
 pub struct Client {
     inner: Arc<Inner>,
@@ -56,8 +58,10 @@ pub struct Client {
 #[derive(Debug)]
 struct Inner {
     http: reqwest::Client,
-    /// Without a slash at the end.
-    base: String,
+    /// At least one, each without a slash at the end.
+    servers: Vec<String>,
+    /// Which of them is asked.
+    current: AtomicUsize,
     retry: RetryPolicy,
     answer_length_max: usize,
 }
@@ -65,13 +69,29 @@ struct Inner {
 /// Settings of a [`Client`]; made by [`Client::builder`].
 #[derive(Debug)]
 pub struct ClientBuilder {
-    url: String,
+    servers: Vec<String>,
+    ca_pem: Option<Vec<u8>>,
     http: Option<reqwest::Client>,
     retry: RetryPolicy,
     answer_length_max: usize,
 }
 
 impl ClientBuilder {
+    /// Another node of the same ledger, to be asked when those before it cannot be reached.
+    #[must_use]
+    pub fn server(mut self, url: impl Into<String>) -> ClientBuilder {
+        self.servers.push(url.into());
+        self
+    }
+
+    /// Believes `https` servers whose certificate one of these certificates (PEM) vouches for, and
+    /// no others. Unless set, those count that the operating system believes.
+    #[must_use]
+    pub fn ca_pem(mut self, pem: impl Into<Vec<u8>>) -> ClientBuilder {
+        self.ca_pem = Some(pem.into());
+        self
+    }
+
     /// How long calls are repeated and attempts may take.
     #[must_use]
     pub fn retry(mut self, retry: RetryPolicy) -> ClientBuilder {
@@ -87,7 +107,8 @@ impl ClientBuilder {
     }
 
     /// Uses this HTTP client, for settings such as proxies or headers. It must not set a total
-    /// timeout, which would cut watches off, and should not follow redirects.
+    /// timeout, which would cut watches off, and should not follow redirects. What it believes is
+    /// its own: [`ca_pem`](ClientBuilder::ca_pem) does not count.
     #[must_use]
     pub fn http(mut self, http: reqwest::Client) -> ClientBuilder {
         self.http = Some(http);
@@ -97,39 +118,31 @@ impl ClientBuilder {
     /// Makes the client. Nothing is sent.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if the URL is not `http://host[:port][/path]`, and
-    /// [`Error::Transport`] if the HTTP client cannot be made.
+    /// [`Error::InvalidArgument`] if there is no URL, one is not `http[s]://host[:port][/path]`, or
+    /// the CA certificates cannot be read, and [`Error::Transport`] if the HTTP client cannot be
+    /// made.
     pub fn build(self) -> Result<Client, Error> {
-        let refused = |why: &str| {
-            let url = &self.url;
-            Error::InvalidArgument(format!(
-                "a node's URL is http://host[:port], found {url:?}: {why}"
-            ))
-        };
-        let url = Url::parse(&self.url).map_err(|error| refused(&error.to_string()))?;
-        if url.scheme() != "http" {
-            return Err(refused("only http is supported"));
-        }
-        if url.query().is_some() || url.fragment().is_some() {
-            return Err(refused("it has a query or a fragment"));
+        let servers = self
+            .servers
+            .iter()
+            .map(|url| base(url))
+            .collect::<Result<Vec<String>, Error>>()?;
+        if servers.is_empty() {
+            let text = "a client needs the URL of at least one node, found none";
+            return Err(Error::InvalidArgument(text.to_owned()));
         }
         let http = match self.http {
             Some(http) => http,
-            None => reqwest::Client::builder()
-                .connect_timeout(CONNECT_TIMEOUT)
-                .tcp_nodelay(true)
-                // Notices a node that is gone while a watch or a bulk upload waits for it.
-                .tcp_keepalive(Duration::from_secs(15))
-                // A redirect would carry a write to a place nobody named.
-                .redirect(reqwest::redirect::Policy::none())
-                .user_agent(concat!("scribe-client/", env!("CARGO_PKG_VERSION")))
-                .build()
-                .map_err(|error| TransportError::Connect(with_causes(&error)))?,
+            None => {
+                let encrypted = servers.iter().any(|url| url.starts_with("https:"));
+                http_client(encrypted, self.ca_pem.as_deref())?
+            }
         };
         Ok(Client {
             inner: Arc::new(Inner {
                 http,
-                base: url.as_str().trim_end_matches('/').to_owned(),
+                servers,
+                current: AtomicUsize::new(0),
                 retry: self.retry,
                 answer_length_max: self.answer_length_max,
             }),
@@ -137,11 +150,65 @@ impl ClientBuilder {
     }
 }
 
+/// The URL of a node without a slash at the end.
+fn base(text: &str) -> Result<String, Error> {
+    let refused = |why: &str| {
+        Error::InvalidArgument(format!(
+            "a node's URL is http://host[:port] or https://host[:port], found {text:?}: {why}"
+        ))
+    };
+    let url = Url::parse(text).map_err(|error| refused(&error.to_string()))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(refused("only http and https are supported"));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(refused("it has a query or a fragment"));
+    }
+    Ok(url.as_str().trim_end_matches('/').to_owned())
+}
+
+fn http_client(encrypted: bool, ca_pem: Option<&[u8]>) -> Result<reqwest::Client, Error> {
+    let mut builder = reqwest::Client::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        // Notices a node that is gone while a watch or a bulk upload waits for it.
+        .tcp_keepalive(Duration::from_secs(15))
+        // A redirect would carry a write to a place nobody named.
+        .redirect(reqwest::redirect::Policy::none())
+        .user_agent(concat!("scribe-client/", env!("CARGO_PKG_VERSION")))
+        // Reading what the system believes takes longer than a request: only where it is needed.
+        .tls_built_in_root_certs(encrypted && ca_pem.is_none());
+    if let Some(pem) = ca_pem {
+        let unreadable = |why: &str| {
+            Error::InvalidArgument(format!("CA certificates are a PEM text, but {why}"))
+        };
+        let certificates = reqwest::Certificate::from_pem_bundle(pem)
+            .map_err(|error| unreadable(&with_causes(&error)))?;
+        if certificates.is_empty() {
+            return Err(unreadable("it holds no certificate"));
+        }
+        for certificate in certificates {
+            builder = builder.add_root_certificate(certificate);
+        }
+    }
+    let client = builder.build();
+    Ok(client.map_err(|error| TransportError::Connect(with_causes(&error)))?)
+}
+
 impl Client {
     /// A client of the node at this URL, such as `http://127.0.0.1:8001`.
     pub fn builder(url: impl Into<String>) -> ClientBuilder {
+        Client::builder_for([url])
+    }
+
+    /// A client of the ledger whose nodes are at these URLs. The first is asked until it cannot be
+    /// reached or cannot reach the others, then the next. Writes carry an idempotency key unless
+    /// told otherwise, so that one that was sent to a node that went away is sent to the next
+    /// without being written twice.
+    pub fn builder_for<U: Into<String>>(urls: impl IntoIterator<Item = U>) -> ClientBuilder {
         ClientBuilder {
-            url: url.into(),
+            servers: urls.into_iter().map(Into::into).collect(),
+            ca_pem: None,
             http: None,
             retry: RetryPolicy::default(),
             answer_length_max: ANSWER_LENGTH_MAX,
@@ -156,21 +223,58 @@ impl Client {
         Client::builder(url).build()
     }
 
-    /// The node's URL, without a slash at the end.
+    /// The URL of the node that is asked next, without a slash at the end.
     #[must_use]
     pub fn url(&self) -> &str {
-        &self.inner.base
+        self.server(self.inner.current.load(Ordering::Relaxed))
     }
 
-    fn request(&self, call: &Call) -> reqwest::RequestBuilder {
-        let url = format!("{}{}", self.inner.base, call.target);
+    /// The URLs of all nodes that can be asked, without a slash at the end.
+    #[must_use]
+    pub fn servers(&self) -> &[String] {
+        &self.inner.servers
+    }
+
+    fn server(&self, place: usize) -> &str {
+        let servers = &self.inner.servers;
+        servers
+            .get(place % servers.len().max(1))
+            .map_or("", String::as_str)
+    }
+
+    /// A request to the node that is asked now, and that node's place.
+    fn request(&self, call: &Call) -> (reqwest::RequestBuilder, usize) {
+        let place = self.inner.current.load(Ordering::Relaxed);
+        let url = format!("{}{}", self.server(place), call.target);
         let request = self.inner.http.request(call.method.clone(), url);
-        request.headers(call.headers.clone())
+        (request.headers(call.headers.clone()), place)
+    }
+
+    /// What the failure of a request to the node at `place` means for the next one.
+    fn note(&self, place: usize, mut failure: Failure) -> Failure {
+        let servers = self.inner.servers.len();
+        if failure.elsewhere && servers > 1 {
+            // Another node has another certificate.
+            failure.retryable |= failure.effect == Effect::None
+                && matches!(
+                    failure.error,
+                    Error::Transport(TransportError::Certificate(_))
+                );
+            // Only the first of those that failed there together moves on.
+            let _ = self.inner.current.compare_exchange(
+                place,
+                (place + 1) % servers,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            );
+        }
+        failure
     }
 
     /// Sends a call, repeats it as the policy allows, and reads the whole answer.
     async fn call(&self, call: &Call, safety: Safety<'_>) -> Result<Answer, Error> {
-        retry::run(&self.inner.retry, safety, || self.attempt(call)).await
+        let (policy, nodes) = (&self.inner.retry, self.inner.servers.len());
+        retry::run(policy, nodes, safety, || self.attempt(call)).await
     }
 
     /// [`Client::call`] for JSON.
@@ -192,16 +296,18 @@ impl Client {
     }
 
     async fn attempt(&self, call: &Call) -> Result<Answer, Failure> {
-        let mut request = self.request(call);
+        let (mut request, place) = self.request(call);
         if let Some(body) = &call.body {
             request = request.body(body.clone());
         }
         let policy = &self.inner.retry;
         let by_policy = policy.attempt_timeout(call.body.as_ref().map_or(0, Bytes::len));
         let timeout = call.timeout.unwrap_or(by_policy);
-        let response = self.open(request, timeout).await?;
+        let response = self.open(request, place, timeout).await?;
         let (status, headers) = (response.status(), response.headers().clone());
-        let body = read_body(response, self.inner.answer_length_max).await?;
+        let body = read_body(response, self.inner.answer_length_max)
+            .await
+            .map_err(|failure| self.note(place, failure))?;
         Ok(Answer {
             status,
             headers,
@@ -209,30 +315,39 @@ impl Client {
         })
     }
 
-    /// Sends a request once and waits for the head of its answer.
+    /// Sends a request once, to the node at `place`, and waits for the head of its answer.
     async fn open(
         &self,
         request: reqwest::RequestBuilder,
+        place: usize,
         timeout: Duration,
     ) -> Result<reqwest::Response, Failure> {
-        let response = match tokio::time::timeout(timeout, request.send()).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Err(Failure::transport(transport(&error))),
-            Err(_) => return Err(Failure::transport(timed_out(timeout))),
-        };
-        let status = response.status();
-        if status.is_success() {
-            return Ok(response);
-        }
-        if !status.is_client_error() && !status.is_server_error() {
-            return Err(Failure::unexpected(format!("status {status}")));
-        }
-        let retry_after = seconds(response.headers().get(RETRY_AFTER));
-        let body = read_body(response, PROBLEM_LENGTH_MAX)
-            .await
-            .unwrap_or_default();
-        Err(Failure::refused(read_problem(status, &body), retry_after))
+        let opened = send(request, timeout).await;
+        opened.map_err(|failure| self.note(place, failure))
     }
+}
+
+async fn send(
+    request: reqwest::RequestBuilder,
+    timeout: Duration,
+) -> Result<reqwest::Response, Failure> {
+    let response = match tokio::time::timeout(timeout, request.send()).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => return Err(Failure::transport(transport(&error))),
+        Err(_) => return Err(Failure::transport(timed_out(timeout))),
+    };
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    if !status.is_client_error() && !status.is_server_error() {
+        return Err(Failure::unexpected(format!("status {status}")));
+    }
+    let retry_after = seconds(response.headers().get(RETRY_AFTER));
+    let body = read_body(response, PROBLEM_LENGTH_MAX)
+        .await
+        .unwrap_or_default();
+    Err(Failure::refused(read_problem(status, &body), retry_after))
 }
 
 /// One request, so that it can be sent again.
@@ -405,7 +520,12 @@ fn not_understood(call: &Call, error: &dyn std::fmt::Display) -> Error {
 
 fn transport(error: &reqwest::Error) -> TransportError {
     if error.is_connect() || error.is_builder() {
-        TransportError::Connect(with_causes(error))
+        let text = with_causes(error);
+        // The TLS library's words; its types are not in reach here.
+        match text.find("invalid peer certificate") {
+            Some(at) => TransportError::Certificate(text[at..].to_owned()),
+            None => TransportError::Connect(text),
+        }
     } else {
         TransportError::Broken(with_causes(error))
     }
@@ -463,14 +583,7 @@ mod tests {
 
     #[test]
     fn urls_that_are_refused() {
-        for url in [
-            "",
-            "node:8001",
-            "https://node",
-            "ftp://node",
-            "http://node?x",
-            "http://",
-        ] {
+        for url in ["", "node:8001", "ftp://node", "http://node?x", "http://"] {
             assert!(
                 matches!(Client::new(url), Err(Error::InvalidArgument(_))),
                 "{url}"
@@ -481,9 +594,16 @@ mod tests {
             "http://node:1"
         );
         assert_eq!(
-            Client::new("http://node/ledger/").unwrap().url(),
-            "http://node/ledger"
+            Client::new("https://node/ledger/").unwrap().url(),
+            "https://node/ledger"
         );
+        let none: [&str; 0] = [];
+        assert!(Client::builder_for(none).build().is_err());
+        let unreadable = Client::builder("https://node").ca_pem("no certificate");
+        assert!(matches!(
+            unreadable.build(),
+            Err(Error::InvalidArgument(text)) if text.contains("PEM")
+        ));
     }
 
     #[test]

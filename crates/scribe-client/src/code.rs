@@ -88,6 +88,8 @@ codes! {
     MetadataInvalid = "metadata_invalid", 400, "The metadata is not valid";
     /// The path exists, but not with this method.
     MethodNotAllowed = "method_not_allowed", 405, "The method is not allowed";
+    /// The entry that `Scribe-Min-Index` names was not applied on this node in time.
+    NotApplied = "not_applied", 503, "Not applied here yet";
     /// No such key, version, entry, tile or path.
     NotFound = "not_found", 404, "Not found";
     /// The node cannot reach a leader that takes this request; nothing was done.
@@ -106,7 +108,7 @@ codes! {
     TransactionTooLarge = "transaction_too_large", 413, "The transaction is too large";
     /// Credentials are missing or not accepted. Reserved.
     Unauthorized = "unauthorized", 401, "Not authorized";
-    /// The node is starting, stopping, or without a majority; nothing was done.
+    /// The node is starting, stopping, or without a majority; nothing was written.
     Unavailable = "unavailable", 503, "The node is unavailable";
     /// The write may or may not have been appended. Retry it only under the same idempotency key.
     UnknownOutcome = "unknown_outcome", 504, "The outcome is unknown";
@@ -128,7 +130,8 @@ impl ErrorCode {
     #[must_use]
     pub const fn is_retryable(self) -> bool {
         match self {
-            ErrorCode::NotLeader
+            ErrorCode::NotApplied
+            | ErrorCode::NotLeader
             | ErrorCode::NotPublished
             | ErrorCode::Overloaded
             | ErrorCode::RequestTimeout

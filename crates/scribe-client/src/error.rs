@@ -52,6 +52,9 @@ pub enum TransportError {
     /// No connection; nothing was sent.
     #[error("{0}")]
     Connect(String),
+    /// The node's certificate is not believed; nothing was sent.
+    #[error("the certificate is not believed: {0}")]
+    Certificate(String),
     /// The connection broke after the request was begun.
     #[error("{0}")]
     Broken(String),

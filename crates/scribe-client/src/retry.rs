@@ -1,7 +1,8 @@
 //! When a call is sent again, and what is known after the last attempt.
 //!
 //! A call is repeated if its failure says that waiting may help, after 100, 200, 400 and again
-//! 400 ms (or longer if the node asks for it), until the deadline. A write is repeated after an
+//! 400 ms (or longer if the node asks for it), until the deadline. With several nodes to ask, the
+//! next one is asked at once where it may do better; the pauses are between rounds. A write is repeated after an
 //! unknown outcome only under an idempotency key. Once an attempt's outcome was unknown it stays
 //! so, unless a later attempt is answered for good.
 
@@ -65,6 +66,8 @@ pub(crate) struct Failure {
     pub retryable: bool,
     /// The node asks for at least this pause.
     pub after: Option<Duration>,
+    /// The node could not be reached, or cannot reach the others: another one may do better.
+    pub elsewhere: bool,
 }
 
 impl Failure {
@@ -80,8 +83,20 @@ impl Failure {
             None if problem.status >= 500 && problem.status != 503 => Effect::Unknown,
             None => Effect::None,
         };
+        let elsewhere = match problem.error_code() {
+            Some(code) => matches!(
+                code,
+                ErrorCode::NotApplied
+                    | ErrorCode::NotLeader
+                    | ErrorCode::Unavailable
+                    | ErrorCode::UnknownOutcome
+            ),
+            // A load balancer in front of a node that is gone.
+            None => matches!(problem.status, 502..=504),
+        };
         Failure {
             retryable: problem.is_retryable(),
+            elsewhere,
             after: problem
                 .retry_after_ms
                 .map(Duration::from_millis)
@@ -94,14 +109,16 @@ impl Failure {
     /// What follows from a broken or missing connection.
     pub(crate) fn transport(error: TransportError) -> Failure {
         let effect = match error {
-            TransportError::Connect(_) => Effect::None,
+            TransportError::Connect(_) | TransportError::Certificate(_) => Effect::None,
             TransportError::Broken(_) | TransportError::TimedOut { .. } => Effect::Unknown,
         };
         Failure {
+            // The same certificate comes again.
+            retryable: !matches!(error, TransportError::Certificate(_)),
             error: Error::Transport(error),
             effect,
-            retryable: true,
             after: None,
+            elsewhere: true,
         }
     }
 
@@ -112,6 +129,7 @@ impl Failure {
             effect: Effect::Unknown,
             retryable: false,
             after: None,
+            elsewhere: false,
         }
     }
 }
@@ -125,9 +143,11 @@ pub(crate) enum Safety<'a> {
     Write(Option<&'a str>),
 }
 
-/// Calls `attempt` until it succeeds or must not be repeated.
+/// Calls `attempt` until it succeeds or must not be repeated. After a failure that says so, the
+/// next attempt asks another of so many nodes.
 pub(crate) async fn run<T, F, A>(
     policy: &RetryPolicy,
+    nodes: usize,
     safety: Safety<'_>,
     mut attempt: A,
 ) -> Result<T, Error>
@@ -135,25 +155,29 @@ where
     A: FnMut() -> F,
     F: Future<Output = Result<T, Failure>>,
 {
-    let end = Instant::now() + policy.deadline;
+    let mut pauses = Pauses {
+        end: Instant::now() + policy.deadline,
+        nodes,
+        asked: 0,
+        rounds: 0,
+    };
     let mut unknown = false;
     // Once an attempt is known to have written, that is what the caller must hear in the end.
     let mut appended: Option<Error> = None;
-    let mut failures = 0;
     loop {
         let failure = match attempt().await {
             Ok(answer) => return Ok(answer),
             Err(failure) => failure,
         };
-        failures += 1;
         let Safety::Write(idempotency_key) = safety else {
-            if failure.retryable && pause(end, failures, failure.after).await {
+            if failure.retryable && pauses.next(failure.elsewhere, failure.after).await {
                 continue;
             }
             return Err(failure.error);
         };
         unknown |= failure.effect == Effect::Unknown;
-        let (effect, retryable, after) = (failure.effect, failure.retryable, failure.after);
+        let (effect, retryable) = (failure.effect, failure.retryable);
+        let (elsewhere, after) = (failure.elsewhere, failure.after);
         let error = match effect {
             Effect::Appended => {
                 appended = Some(failure.error);
@@ -163,7 +187,7 @@ where
         };
         let wrote = unknown || appended.is_some();
         let may_repeat = retryable && (!wrote || idempotency_key.is_some());
-        if may_repeat && pause(end, failures, after).await {
+        if may_repeat && pauses.next(elsewhere, after).await {
             continue;
         }
         if let Some(appended) = appended {
@@ -183,16 +207,36 @@ where
     }
 }
 
-/// Waits before the next attempt; false if that would begin after `end`.
-async fn pause(end: Instant, failures: u32, after: Option<Duration>) -> bool {
-    // Up to a quarter more, so that clients refused together do not come back together.
-    let backoff = backoff(failures).mul_f64(1.0 + rand::random::<f64>() / 4.0);
-    let next = Instant::now() + backoff.max(after.unwrap_or_default());
-    if next > end {
-        return false;
+/// The pauses of one call.
+struct Pauses {
+    /// No attempt begins after it.
+    end: Instant,
+    /// How many nodes can be asked.
+    nodes: usize,
+    /// Nodes asked since the last pause, besides the one that is asked now.
+    asked: usize,
+    /// Times all nodes were asked, or the one that answers was.
+    rounds: u32,
+}
+
+impl Pauses {
+    /// Waits before the next attempt; false if that would begin too late.
+    async fn next(&mut self, elsewhere: bool, after: Option<Duration>) -> bool {
+        if elsewhere && self.asked + 1 < self.nodes {
+            self.asked += 1;
+            return Instant::now() < self.end;
+        }
+        self.asked = 0;
+        self.rounds = self.rounds.saturating_add(1);
+        // Up to a quarter more, so that clients refused together do not come back together.
+        let backoff = backoff(self.rounds).mul_f64(1.0 + rand::random::<f64>() / 4.0);
+        let next = Instant::now() + backoff.max(after.unwrap_or_default());
+        if next > self.end {
+            return false;
+        }
+        tokio::time::sleep_until(next).await;
+        true
     }
-    tokio::time::sleep_until(next).await;
-    true
 }
 
 #[cfg(test)]
@@ -218,7 +262,7 @@ mod tests {
     async fn check(safety: Safety<'_>, script: &[fn() -> Result<(), Failure>], expected: &str) {
         let start = Instant::now();
         let attempts = Cell::new(0);
-        let result = run(&RetryPolicy::default(), safety, || {
+        let result = run(&RetryPolicy::default(), 1, safety, || {
             let at = attempts.get();
             attempts.set(at + 1);
             std::future::ready(script[at.min(script.len() - 1)]())
@@ -294,7 +338,7 @@ mod tests {
         problem.retry_after_ms = Some(3_000);
         let start = Instant::now();
         let attempts = Cell::new(0);
-        let result: Result<(), Error> = run(&RetryPolicy::default(), READ, || {
+        let result: Result<(), Error> = run(&RetryPolicy::default(), 1, READ, || {
             attempts.set(attempts.get() + 1);
             std::future::ready(Err(Failure::refused(problem.clone(), None)))
         })
@@ -302,6 +346,35 @@ mod tests {
         assert_eq!(result.unwrap_err().code(), Some(ErrorCode::Overloaded));
         assert_eq!(attempts.get(), 4);
         assert_eq!(start.elapsed().as_secs(), 9);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn other_nodes_are_asked_before_any_pause() {
+        let policy = RetryPolicy {
+            deadline: Duration::from_millis(350),
+            ..RetryPolicy::default()
+        };
+        let start = Instant::now();
+        let mut at_ms = Vec::new();
+        let result: Result<(), Error> = run(&policy, 3, READ, || {
+            at_ms.push(start.elapsed().as_millis());
+            std::future::ready(Err(refused(ErrorCode::NotLeader)))
+        })
+        .await;
+        assert_eq!(result.unwrap_err().code(), Some(ErrorCode::NotLeader));
+        // Three at once, a pause of 100 to 125 ms, three more; 200 ms later would be too late or a last round.
+        assert_eq!(at_ms[..3], [0, 0, 0]);
+        assert!(at_ms[3] >= 100 && at_ms[3] == at_ms[5], "{at_ms:?}");
+
+        // What another node cannot do better is left where it is.
+        let attempts = Cell::new(0);
+        let result: Result<(), Error> = run(&policy, 3, READ, || {
+            attempts.set(attempts.get() + 1);
+            std::future::ready(Err(refused(ErrorCode::Overloaded)))
+        })
+        .await;
+        assert_eq!(result.unwrap_err().code(), Some(ErrorCode::Overloaded));
+        assert!(attempts.get() <= 3);
     }
 
     #[test]

@@ -78,8 +78,10 @@ pub struct Config {
     pub raft_listen: Option<String>,
     /// Whether nodes talk to each other without TLS.
     pub raft_plaintext: bool,
-    /// Whether other machines may reach the HTTP API without TLS and authentication.
+    /// Whether other machines may reach the HTTP API, which has no authentication.
     pub insecure: bool,
+    /// Files with the certificate chain and the private key of the HTTP API; `None`: plain HTTP.
+    pub http_tls: Option<(PathBuf, PathBuf)>,
     /// Token to join a cluster with, or the path of a file that holds it.
     pub join: Option<String>,
     /// Whether this node never asks to become a voter.
@@ -161,12 +163,15 @@ pub enum ConfigError {
     },
     /// The HTTP address is reachable by other machines and nobody said that this is wanted.
     #[error(
-        "http_addr must be a loopback address while there is no authentication: found `{found}`, allowed \
-         127.0.0.1 or [::1]"
+        "http_addr must be a loopback address while there is no authentication{}: found `{found}`, allowed \
+         127.0.0.1 or [::1]",
+        if *encrypted { " (TLS keeps others from listening, not from asking)" } else { "" }
     )]
     Exposed {
         /// Address found.
         found: SocketAddr,
+        /// Whether there is a certificate.
+        encrypted: bool,
     },
     /// There are no keys where the ledger's should be.
     #[error("no ledger key in `{}`", path.display())]
@@ -184,7 +189,7 @@ impl ConfigError {
                 "did you mean `{closest}`? `scribe check-config` lists every setting"
             )),
             Self::Exposed { .. } => Some(
-                "anybody who can reach the address can write: pass --insecure if that is wanted"
+                "anybody who can reach the address can write, and change the cluster: pass --insecure if that is wanted"
                     .to_owned(),
             ),
             Self::NoKeys { .. } => Some("--key-dir names the directory of its keys".to_owned()),
@@ -272,6 +277,7 @@ pub fn resolve(
         raft_listen: values.optional_address("raft_listen")?,
         raft_plaintext: values.flag("raft_plaintext")?,
         insecure: values.flag("insecure")?,
+        http_tls: values.both_paths("http_tls_cert", "http_tls_key")?,
         join: values.secret("join"),
         learner: values.flag("learner")?,
         ready_lag_max: values.number("ready_lag_max")?,
@@ -296,7 +302,8 @@ pub fn resolve(
 }
 
 impl Config {
-    /// Refuses an HTTP address that other machines can reach, unless `insecure` says that this is wanted.
+    /// Refuses an HTTP address that other machines can reach, unless `insecure` says that this is wanted. A certificate
+    /// does not make up for it: it says who the node is, not who may write.
     ///
     /// # Errors
     /// [`ConfigError::Exposed`].
@@ -306,6 +313,7 @@ impl Config {
         }
         Err(ConfigError::Exposed {
             found: self.http_addr,
+            encrypted: self.http_tls.is_some(),
         })
     }
 }
@@ -358,6 +366,20 @@ impl Values {
         match self.text(name) {
             "" => Err(self.invalid(name, "a path must not be empty")),
             path => Ok(PathBuf::from(path)),
+        }
+    }
+
+    /// Two paths of which neither is of use without the other.
+    fn both_paths(
+        &self,
+        name: &'static str,
+        other: &'static str,
+    ) -> Result<Option<(PathBuf, PathBuf)>, ConfigError> {
+        match (self.text(name), self.text(other)) {
+            ("", "") => Ok(None),
+            (_, "") => Err(self.invalid(name, format!("it needs `{other}` as well"))),
+            ("", _) => Err(self.invalid(other, format!("it needs `{name}` as well"))),
+            (path, other) => Ok(Some((PathBuf::from(path), PathBuf::from(other)))),
         }
     }
 

@@ -49,6 +49,15 @@ pub const PEER_PROGRESS_MS: u64 = 10_000;
 /// How long a follower waits for the leader's read index.
 pub const READ_INDEX_TIMEOUT_MS: u64 = 2_000;
 
+/// How long a read waits for the index that `Scribe-Min-Index` names.
+pub const MIN_INDEX_WAIT_MS: u64 = 5_000;
+/// How long a join token is good if nobody says: time to carry it to another machine.
+pub const JOIN_TOKEN_VALIDITY_DEFAULT_S: u64 = 60 * 60;
+/// How long a join token can be good: whoever holds it can become a member.
+pub const JOIN_TOKEN_VALIDITY_MAX_S: u64 = 7 * 24 * 60 * 60;
+/// JSON body of a change of the cluster: a few numbers.
+pub const CLUSTER_BODY_LENGTH_MAX: usize = 4 * 1_024;
+
 /// Writes that wait to be carried to the leader; beyond it a write is refused with `overloaded`.
 pub const FORWARD_WAITING_MAX: usize = 16_384;
 /// Writes in one message to the leader.
@@ -112,6 +121,10 @@ pub const HTTP_HEADERS_MAX: usize = 64;
 pub const JSON_BODY_LENGTH_MAX: usize = 24 * MIB;
 /// How long a client may take to send its request head.
 pub const HTTP_HEAD_TIMEOUT_MS: u64 = 5_000;
+/// How long a TLS handshake with a client may take.
+pub const HTTP_TLS_HANDSHAKE_TIMEOUT_MS: u64 = 5_000;
+/// A file with a certificate chain or a private key: some ten certificates have 20 KiB.
+pub const PEM_LENGTH_MAX: u64 = MIB as u64;
 /// How long a client-facing write or barrier may take before its outcome is reported as unknown.
 pub const REQUEST_TIMEOUT_MS: u64 = 10_000;
 /// How long a receipt or `?wait=published` waits for a checkpoint.

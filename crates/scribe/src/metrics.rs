@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 
 use crate::node::Node;
+use crate::peer::{PeerStats, ServerStats};
 
 /// Renders every metric of a node.
 pub fn render(node: &Node) -> String {
@@ -170,5 +171,236 @@ pub fn render(node: &Node) -> String {
         "1 while writes are refused for lack of space",
         u64::from(node.disk_full()),
     );
+    cluster(&mut out, node);
     out
+}
+
+/// Who belongs to the cluster, and the connections between its nodes.
+fn cluster(out: &mut String, node: &Node) {
+    let consensus = node.consensus();
+    let own = consensus.node_id();
+    let members = consensus.members();
+    let voters = members.iter().filter(|member| member.voter).count();
+    let is_voter = members
+        .iter()
+        .any(|member| member.node_id == own && member.voter);
+    let is_member = members.iter().any(|member| member.node_id == own);
+    let (fetched, to_fetch) = consensus.catch_up().bytes();
+    for (name, help, value) in [
+        (
+            "scribe_cluster_members",
+            "Members this node knows of, itself among them",
+            members.len() as u64,
+        ),
+        (
+            "scribe_cluster_voters",
+            "Voters this node knows of, itself among them",
+            voters as u64,
+        ),
+        (
+            "scribe_cluster_is_member",
+            "1 if this node is a member",
+            u64::from(is_member),
+        ),
+        (
+            "scribe_cluster_is_voter",
+            "1 if this node is a voter",
+            u64::from(is_voter),
+        ),
+        (
+            "scribe_catch_up_fetched_bytes",
+            "Bytes of segments fetched in the current or last transfer",
+            fetched,
+        ),
+        (
+            "scribe_catch_up_bytes",
+            "Bytes of segments to fetch in the current or last transfer",
+            to_fetch,
+        ),
+    ] {
+        family(out, name, "gauge", help, "", [("", value)]);
+    }
+    let matched = members
+        .iter()
+        .filter(|member| member.node_id != own)
+        .filter_map(|member| Some((member.node_id, member.matched?.0)));
+    family(
+        out,
+        "scribe_peer_matched_log_index",
+        "gauge",
+        "Last log index a peer is known to have; on the leader alone",
+        "peer",
+        matched,
+    );
+    calls(out, &consensus.peer_stats());
+    if let Some(stats) = node.peer_server_stats() {
+        answers(out, &stats);
+    }
+}
+
+/// Connections this node opens to each of its peers.
+fn calls(out: &mut String, peers: &[PeerStats]) {
+    type Read = fn(&PeerStats) -> u64;
+    let families: [(&str, &str, &str, Read); 7] = [
+        (
+            "scribe_peer_connections_opened_total",
+            "counter",
+            "Connections ever opened to a peer",
+            |peer| peer.connections_opened,
+        ),
+        (
+            "scribe_peer_connections_open",
+            "gauge",
+            "Connections to a peer that stand now",
+            |peer| peer.connections_open,
+        ),
+        (
+            "scribe_peer_calls_total",
+            "counter",
+            "Calls to a peer",
+            |peer| peer.calls,
+        ),
+        (
+            "scribe_peer_call_failures_total",
+            "counter",
+            "Calls to a peer that got no answer",
+            |peer| peer.failures,
+        ),
+        (
+            "scribe_peer_sent_bytes_total",
+            "counter",
+            "Bytes sent to a peer, before encryption",
+            |peer| peer.bytes_sent,
+        ),
+        (
+            "scribe_peer_received_bytes_total",
+            "counter",
+            "Bytes received from a peer, after decryption",
+            |peer| peer.bytes_received,
+        ),
+        (
+            "scribe_peer_last_call_microseconds",
+            "gauge",
+            "How long the last answered call to a peer took",
+            |peer| peer.last_rtt_us,
+        ),
+    ];
+    for (name, kind, help, read) in families {
+        let values = peers.iter().map(|peer| (peer.target, read(peer)));
+        family(out, name, kind, help, "peer", values);
+    }
+}
+
+/// Connections other nodes open to this one.
+fn answers(out: &mut String, stats: &ServerStats) {
+    for (name, kind, help, value) in [
+        (
+            "scribe_peer_server_connections_accepted_total",
+            "counter",
+            "Connections accepted from other nodes",
+            stats.accepted,
+        ),
+        (
+            "scribe_peer_server_connections_open",
+            "gauge",
+            "Connections from other nodes that stand now",
+            stats.open,
+        ),
+        (
+            "scribe_peer_server_handshaking",
+            "gauge",
+            "Connections that have not said who they are yet",
+            stats.handshaking,
+        ),
+        (
+            "scribe_peer_server_requests_total",
+            "counter",
+            "Requests of other nodes",
+            stats.requests,
+        ),
+        (
+            "scribe_peer_server_displaced_total",
+            "counter",
+            "Connections closed to make room for newer ones",
+            stats.displaced,
+        ),
+        (
+            "scribe_peer_server_received_bytes_total",
+            "counter",
+            "Bytes received on connections from other nodes",
+            stats.bytes_received,
+        ),
+        (
+            "scribe_peer_server_sent_bytes_total",
+            "counter",
+            "Bytes sent on connections from other nodes",
+            stats.bytes_sent,
+        ),
+    ] {
+        family(out, name, kind, help, "", [("", value)]);
+    }
+    let refused = stats
+        .refused
+        .iter()
+        .map(|(code, count)| (code.name(), *count));
+    family(
+        out,
+        "scribe_peer_server_refused_total",
+        "counter",
+        "Connections refused, by reason",
+        "reason",
+        refused,
+    );
+}
+
+/// One metric with a value for each value of a label, or without a label if that has no name. Nothing at all if there
+/// are no values.
+fn family<T: std::fmt::Display>(
+    out: &mut String,
+    name: &str,
+    kind: &str,
+    help: &str,
+    label: &str,
+    values: impl IntoIterator<Item = (T, u64)>,
+) {
+    let mut values = values.into_iter().peekable();
+    if values.peek().is_none() {
+        return;
+    }
+    // Writing to a String cannot fail.
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    for (which, value) in values {
+        let _ = match label {
+            "" => writeln!(out, "{name} {value}"),
+            label => writeln!(out, "{name}{{{label}=\"{which}\"}} {value}"),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_peer_has_a_line_under_one_head() {
+        let peer = |target, calls| PeerStats {
+            target,
+            connections_opened: 1,
+            connections_open: 1,
+            calls,
+            failures: 0,
+            bytes_sent: 0,
+            bytes_received: 0,
+            last_rtt_us: 0,
+        };
+        let mut out = String::new();
+        calls(&mut out, &[peer(2, 7), peer(3, 9)]);
+        assert!(out.contains(
+            "# HELP scribe_peer_calls_total Calls to a peer\n# TYPE scribe_peer_calls_total counter\n\
+             scribe_peer_calls_total{peer=\"2\"} 7\nscribe_peer_calls_total{peer=\"3\"} 9\n"
+        ));
+        let mut none = String::new();
+        calls(&mut none, &[]);
+        assert_eq!(none, "");
+    }
 }

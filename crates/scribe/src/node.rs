@@ -46,6 +46,7 @@ use crate::store::index::IndexKind;
 use crate::store::lock::DirLock;
 use crate::store::log::{LogOptions, LogStats};
 use crate::store::scrub::Scrubber;
+use crate::store::segment::SealedSegment;
 use crate::store::{CheckError, CheckReport, OpenReport, ScanRange, Store, StoreOptions, Version};
 use crate::world::World;
 
@@ -477,12 +478,6 @@ impl Node {
         // A key that cannot be read is left out: what is here is a hint, and the client's policy is its own.
         let mut announced = roster::node_keys(&self.inner.store, &keys.origin).unwrap_or_default();
         announced.retain(|id, _| voters.contains(id));
-        let own = self.inner.consensus.node_id();
-        if voters.contains(&own) {
-            announced
-                .entry(own)
-                .or_insert_with(|| keys.node.verifier_key().clone());
-        }
         let ledger_key = keys.ledger.verifier_key();
         let mut verifier_keys = vec![ledger_key.to_text()];
         verifier_keys.extend(announced.values().map(|key| key.to_text()));
@@ -555,6 +550,11 @@ impl Node {
     /// Sealed segments, for metrics.
     pub fn sealed_segments(&self) -> usize {
         self.inner.store.log().sealed().len()
+    }
+
+    /// The sealed segments, oldest first: identical on every node.
+    pub fn sealed_list(&self) -> Arc<Vec<SealedSegment>> {
+        self.inner.store.log().sealed()
     }
 
     /// What the scrubber has looked at and found, for metrics.

@@ -200,7 +200,8 @@ impl Client {
         let call = Call::get("/health/ready");
         let timeout = RetryPolicy::default().attempt_timeout(0);
         let answer = tokio::time::timeout(timeout, async {
-            let response = self.request(&call).send().await;
+            let (request, _) = self.request(&call);
+            let response = request.send().await;
             let response = response.map_err(|error| Error::Transport(super::transport(&error)))?;
             let status = response.status();
             let body = super::read_body(response, super::PROBLEM_LENGTH_MAX).await;

@@ -47,11 +47,14 @@ impl Client {
             call.query("wait", "published");
         }
         call.header("content-type", MEDIA_NDJSON)?;
+        if self.inner.servers.len() > 1 {
+            // An upload cannot be begun twice: find a node that is there before the first line is taken.
+            self.call(&Call::get("/health/ready"), Safety::Read).await?;
+        }
         let body = reqwest::Body::wrap_stream(encode(Box::pin(lines)));
+        let (request, server) = self.request(&call);
         // No deadline for the head of the answer: the first line may be long in coming.
-        let opened = self
-            .open(self.request(&call).body(body), Duration::MAX)
-            .await;
+        let opened = self.open(request.body(body), server, Duration::MAX).await;
         let response = opened.map_err(|failure| match failure.effect {
             retry::Effect::None => failure.error,
             retry::Effect::Unknown | retry::Effect::Appended => unknown(failure.error),
@@ -280,8 +283,10 @@ async fn connect(
     call.header("accept", "text/event-stream")?;
     let policy = &client.inner.retry;
     let timeout = policy.attempt_timeout(0);
-    retry::run(policy, Safety::Read, || {
-        client.open(client.request(&call), timeout)
+    let nodes = client.inner.servers.len();
+    retry::run(policy, nodes, Safety::Read, || async {
+        let (request, server) = client.request(&call);
+        client.open(request, server, timeout).await
     })
     .await
 }

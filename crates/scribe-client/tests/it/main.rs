@@ -2,5 +2,6 @@
 
 mod retrying;
 mod server;
+mod several_nodes;
 mod streaming;
 mod verifying;

@@ -177,6 +177,7 @@ impl Args for SettingArgs {
                     .default_missing_value("true")
                     .value_name("true|false"),
                 Kind::Path => arg.value_name("DIR"),
+                Kind::File => arg.value_name("FILE"),
                 Kind::Address => arg.value_name("ADDRESS"),
                 Kind::Text => arg.value_name("TEXT"),
                 Kind::Token => arg.value_name("TOKEN|FILE"),

@@ -5,6 +5,7 @@ mod joining;
 use std::future::Future;
 use std::io::{IsTerminal as _, Read as _};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -12,7 +13,7 @@ use super::SettingArgs;
 use super::output::{Failure, say};
 use crate::config::Config;
 use crate::consensus::ConsensusOptions;
-use crate::http::{self, HttpOptions};
+use crate::http::{self, HttpOptions, HttpTls};
 use crate::node::{Node, NodeOptions};
 
 /// Start a node (what `scribe` alone does)
@@ -61,7 +62,9 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let parent_gone = parent_gone(arguments.stop_with_stdin)?;
     let hangup = hangup_signal()?;
 
-    let mut http_options = http_options(&config);
+    let mut http_options = http_options(&config)?;
+    let tls = http_options.tls.clone();
+    let scheme = if tls.is_some() { "https" } else { "http" };
     let listener = http::bind(&http_options).await.map_err(|error| {
         Failure::user(format!("cannot listen on {}: {error}", config.http_addr))
             .hint("another node may be running; --http-addr 127.0.0.1:0 takes any free port")
@@ -77,7 +80,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     // `scribe cluster up` says the rest for all of its nodes at once.
     match arguments.stop_with_stdin {
         true => say(format_args!("node {} runs", node.health().node_id)),
-        false => announce(&config, &node, &format!("http://{address}")),
+        false => announce(&config, &node, &format!("{scheme}://{address}")),
     }
 
     let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -100,7 +103,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
             tokio::select! {
                 () = stop => {}
                 () = parent_gone => {}
-                () = reload(&node, hangup) => {}
+                () = reload(&node, tls.as_deref(), hangup) => {}
             }
         } => {
             tracing::info!("stopping: requests in flight are finished first; a second signal ends at once");
@@ -159,13 +162,22 @@ pub(super) fn node_options(config: &Config) -> NodeOptions {
     }
 }
 
-fn http_options(config: &Config) -> HttpOptions {
-    HttpOptions {
+fn http_options(config: &Config) -> Result<HttpOptions, Failure> {
+    let tls = match &config.http_tls {
+        Some((certificate, key)) => {
+            let tls = HttpTls::load(certificate, key)
+                .map_err(|error| Failure::user(error.to_string()))?;
+            Some(Arc::new(tls))
+        }
+        None => None,
+    };
+    Ok(HttpOptions {
         addr: config.http_addr,
         value_length_max: config.value_length_max,
         raft_addr: config.raft_addr.clone(),
+        tls,
         ..HttpOptions::default()
-    }
+    })
 }
 
 /// Where clients reach the HTTP API, as other nodes are told.
@@ -286,16 +298,19 @@ fn hangup_signal() -> Result<Signal, Failure> {
 
 /// Takes replaced certificates into use at each SIGHUP. Resolves when the signal means what it meant originally: the
 /// terminal this node was started from is gone.
-async fn reload(node: &Node, mut hangup: Signal) {
+async fn reload(node: &Node, tls: Option<&HttpTls>, mut hangup: Signal) {
     let had_terminal = std::io::stdin().is_terminal();
     while hangup.recv().await.is_some() {
         if had_terminal && !std::io::stdin().is_terminal() {
             return;
         }
-        match node.reload_certificates() {
-            Ok(()) => tracing::info!("SIGHUP: certificates were read again"),
-            Err(error) => tracing::error!(%error, "SIGHUP: the old certificates stay in use"),
+        if let Err(error) = node.reload_certificates() {
+            tracing::error!(%error, "SIGHUP: towards other nodes the old certificate stays in use");
         }
+        if let Some(Err(error)) = tls.map(HttpTls::reload) {
+            tracing::error!(%error, "SIGHUP: towards clients the old certificate stays in use");
+        }
+        tracing::info!("SIGHUP: certificates were read again");
     }
     std::future::pending().await
 }

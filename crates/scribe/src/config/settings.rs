@@ -5,8 +5,10 @@ use crate::limits;
 /// What a setting's text means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A path, relative to the working directory.
+    /// A directory, relative to the working directory.
     Path,
+    /// A file, likewise.
+    File,
     /// An address `host:port`.
     Address,
     /// Any text.
@@ -134,7 +136,23 @@ pub const SETTINGS: &[Setting] = &[
         Kind::Flag,
         "false",
         ANY,
-        "allow an http_addr that other machines can reach, without TLS and without authentication",
+        "allow an http_addr that other machines can reach: there is no authentication, with TLS or without",
+    ),
+    setting(
+        "http_tls_cert",
+        "--http-tls-cert",
+        Kind::File,
+        "",
+        ANY,
+        "PEM file with the certificate chain the HTTP API shows; plain HTTP when empty",
+    ),
+    setting(
+        "http_tls_key",
+        "--http-tls-key",
+        Kind::File,
+        "",
+        ANY,
+        "PEM file with the private key of http_tls_cert",
     ),
     setting(
         "join",

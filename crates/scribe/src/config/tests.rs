@@ -161,6 +161,10 @@ fn a_bad_value_names_the_rule_the_value_and_where_it_came_from() {
             "invalid `insecure` from scribe.toml: found `yes`, but it is either `true` or `false`",
         ),
         (
+            "http_tls_key = \"k.pem\"",
+            "invalid `http_tls_key` from scribe.toml: found `k.pem`, but it needs `http_tls_cert` as well",
+        ),
+        (
             "data_dir = \"\"",
             "invalid `data_dir` from scribe.toml: found ``, but a path must not be empty",
         ),
@@ -190,6 +194,15 @@ fn other_machines_are_kept_out_unless_asked_for() {
     let error = exposed("http_addr = \"0.0.0.0:8001\"").unwrap_err();
     assert!(error.hint().unwrap().contains("--insecure"));
     assert!(exposed("http_addr = \"0.0.0.0:8001\"\ninsecure = true").is_ok());
+    // TLS does not make up for authentication, and the message does not say that it is missing.
+    let tls = "http_addr = \"0.0.0.0:8001\"\nhttp_tls_cert = \"c\"\nhttp_tls_key = \"k\"\n";
+    let error = exposed(tls).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("TLS keeps others from listening")
+    );
+    assert!(exposed(&format!("{tls}insecure = true")).is_ok());
 }
 
 #[test]

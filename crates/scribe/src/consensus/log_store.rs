@@ -67,10 +67,14 @@ impl LogStore {
         }
     }
 
-    /// Entries cannot be read from the log. If they are sealed, this is damage that does not stop a node: nothing is
-    /// sent, and from now on what the damaged segment holds is served as a file only ([`Log::purge_due`]).
+    /// Some of these entries cannot be read. Sends those before the first bad one; if that is the first, and it is
+    /// sealed, this is damage that does not stop a node: nothing is sent, and from now on what the damaged segment
+    /// holds is served as a file only ([`Log::purge_due`]).
     fn unreadable(&self, start: u64, error: io::Error) -> io::Result<Vec<RaftEntryOf>> {
-        if error.kind() == io::ErrorKind::InvalidData && self.log.mark_unreadable(LogIndex(start)) {
+        if let Ok(frames) = self.log.read(start..start + 1, 1) {
+            return frames.iter().map(entry_of).collect();
+        }
+        if self.log.poisoned().is_none() && self.log.mark_unreadable(LogIndex(start)) {
             tracing::error!(index = start, %error, "a sealed log entry cannot be sent to a follower");
             return Ok(Vec::new());
         }

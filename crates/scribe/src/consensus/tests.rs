@@ -3,26 +3,30 @@
 //! The suite says nothing about durability: a store that keeps everything in memory passes it. That a reopened log
 //! still holds what it promised is tested beside the log, and here once through openraft's eyes.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use openraft::entry::RaftEntry;
+use openraft::raft::AppendEntriesRequest;
 use openraft::storage::{RaftLogStorage, RaftStateMachine};
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::type_config::TypeConfigExt as _;
 use openraft::type_config::alias::{EntryOf, VoteOf};
-use openraft::{EntryPayload, RaftLogReader, StorageError};
+use openraft::{EntryPayload, RaftLogReader, RaftSnapshotBuilder, StorageError};
 use scribe_proof::hash::Hash;
 use scribe_proof::index::{LeafIndex, TreeSize};
 use scribe_proof::leaf::{Leaf, LeafKind, Prev};
 use tempfile::TempDir;
 
+use super::log_store::to_raft_id;
 use super::type_config::leader_of;
 use super::{LogStore, Proposal, StateMachine, TypeConfig};
 use crate::ledger::batch::BatchBuilder;
 use crate::store::index::IndexKind;
-use crate::store::log::LogIdentity;
+use crate::store::log::{LogIdentity, LogOptions};
 use crate::store::real_disk::RealDisk;
+use crate::store::segment::SealedSegment;
 use crate::store::{Store, StoreOptions};
 
 struct Builder;
@@ -86,7 +90,7 @@ fn entries_proposal(
             transaction_position: 0,
             transaction_length: 1,
             prev: Prev::NotAsserted,
-            commitment: Hash([9; 32]),
+            commitment: scribe_proof::commitment(&[1; 16], b"", b"value"),
             key: key.as_bytes(),
             author: b"",
             body: b"",
@@ -206,4 +210,318 @@ async fn a_node_whose_tree_differs_from_the_agreed_one_stops() {
     let error = apply(&mut state_machine, entries).await.unwrap_err();
     assert!(error.to_string().contains("the agreed one is"), "{error}");
     store.shutdown();
+}
+
+/// A store whose segments hold a handful of leaves.
+fn open_small(directory: &Path) -> Store {
+    let identity = LogIdentity {
+        cluster_id: [7; 16],
+        node_id: 1,
+    };
+    let options = StoreOptions {
+        log: LogOptions {
+            segment_leaves_max: 6,
+            preallocate: false,
+            cache_bytes: 0,
+            ..LogOptions::default()
+        },
+        index: IndexKind::Memory,
+        ..StoreOptions::default()
+    };
+    Store::open(Arc::new(RealDisk), directory, identity, options)
+        .unwrap()
+        .0
+}
+
+/// A membership, then entries of three terms: two leaves each, so that three fill a segment.
+fn a_long_log() -> Vec<EntryOf<TypeConfig>> {
+    let members = openraft::Membership::new_with_defaults(vec![BTreeSet::from([1, 2])], []);
+    let mut entries = vec![entry(1, 0, EntryPayload::Membership(members))];
+    for index in 1..30 {
+        let term = 1 + index / 14;
+        let first = (index - 1) * 2;
+        entries.push(entry(
+            term,
+            index,
+            entries_proposal(term, first, &["a", "b"]),
+        ));
+    }
+    entries
+}
+
+async fn a_leader(directory: &Path, entries: &[EntryOf<TypeConfig>]) -> (Store, StateMachine) {
+    let store = open_small(directory);
+    let mut log = LogStore::new(store.log().clone());
+    let mut state_machine = StateMachine::new(store.clone());
+    append(&mut log, entries.to_vec()).await;
+    apply(&mut state_machine, entries.to_vec()).await.unwrap();
+    store.all_sealed().await;
+    assert!(store.log().sealed().len() >= 6);
+    (store, state_machine)
+}
+
+fn fetch(leader: &Store, follower: &Store, segments: &[SealedSegment]) {
+    let staging = follower.staging();
+    for missing in staging.missing(segments).unwrap() {
+        let number = missing.segment.number;
+        let bytes = leader.segment_bytes(number, 0, usize::MAX).unwrap();
+        staging.write(number, 0, &bytes).unwrap();
+        staging.finish(&missing.segment, |_, _| {}).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_snapshot_ends_with_the_last_sealed_segment_and_is_installed() {
+    let entries = a_long_log();
+    let directory = tempfile::tempdir().unwrap();
+    let (leader, mut leading) = a_leader(directory.path(), &entries).await;
+    let built = leading.build_snapshot().await.unwrap();
+    let last = leader.log().sealed().last().unwrap().last_log_id;
+    assert_eq!(built.meta.last_log_id, Some(to_raft_id(last)));
+    assert_eq!(
+        built.meta.last_membership.log_id(),
+        &Some(entries[0].log_id())
+    );
+    assert_eq!(built.meta, built.snapshot.meta().unwrap());
+    assert!(leader.applied().last_log_id > Some(last));
+
+    // Nothing; something that is the same; something that was never committed, up to there.
+    let next = last.index.0 as usize + 1;
+    let divergent = (4..next as u64 + 5).map(|index| entry(1, index, EntryPayload::Blank));
+    let divergent: Vec<_> = entries[..4].iter().cloned().chain(divergent).collect();
+    for own in [&entries[..0], &entries[..5], &divergent[..]] {
+        let directory = tempfile::tempdir().unwrap();
+        let store = open_small(directory.path());
+        let mut log = LogStore::new(store.log().clone());
+        let mut follower = StateMachine::new(store.clone());
+        if !own.is_empty() {
+            append(&mut log, own.to_vec()).await;
+            apply(&mut follower, own[..3].to_vec()).await.unwrap();
+        }
+        let early = follower
+            .install_snapshot(&built.meta, built.snapshot.clone())
+            .await;
+        assert_eq!(early.unwrap_err().kind(), std::io::ErrorKind::NotFound);
+        fetch(&leader, &store, &built.snapshot.segments);
+        // What openraft does, in its order.
+        if own.len() > next {
+            log.truncate_after(Some(own[2].log_id())).await.unwrap();
+        }
+        follower
+            .install_snapshot(&built.meta, built.snapshot.clone())
+            .await
+            .unwrap();
+        log.purge(to_raft_id(last)).await.unwrap();
+        assert_eq!(
+            follower.applied_state().await.unwrap(),
+            (built.meta.last_log_id, built.meta.last_membership.clone())
+        );
+        let current = follower.get_current_snapshot().await.unwrap().unwrap();
+        assert_eq!(current.meta, built.meta);
+        let state = log.get_log_state().await.unwrap();
+        assert_eq!(state.last_log_id, built.meta.last_log_id);
+        assert_eq!(state.last_purged_log_id, built.meta.last_log_id);
+        append(&mut log, entries[next..].to_vec()).await;
+        apply(&mut follower, entries[next..].to_vec())
+            .await
+            .unwrap();
+        assert_eq!(store.applied(), leader.applied());
+        let size = store.applied().tree_size;
+        assert_eq!(store.root_at(size).unwrap(), leader.root_at(size).unwrap());
+        store.shutdown();
+    }
+    leader.shutdown();
+}
+
+#[tokio::test]
+async fn a_snapshot_of_what_the_log_holds_already_is_applied_from_there() {
+    let entries = a_long_log();
+    let directory = tempfile::tempdir().unwrap();
+    let (leader, mut leading) = a_leader(directory.path(), &entries).await;
+    let built = leading.build_snapshot().await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let store = open_small(directory.path());
+    let mut log = LogStore::new(store.log().clone());
+    let mut follower = StateMachine::new(store.clone());
+    append(&mut log, entries.clone()).await;
+    // Nothing was fetched, and nothing has to be.
+    follower
+        .install_snapshot(&built.meta, built.snapshot.clone())
+        .await
+        .unwrap();
+    assert_eq!(
+        follower.applied_state().await.unwrap().0,
+        built.meta.last_log_id
+    );
+    assert_eq!(log.try_get_log_entries(..).await.unwrap(), entries);
+    let next = built.meta.last_log_id.unwrap().index as usize + 1;
+    log.purge(built.meta.last_log_id.unwrap()).await.unwrap();
+    assert_eq!(log.try_get_log_entries(..).await.unwrap(), entries[next..]);
+    apply(&mut follower, entries[next..].to_vec())
+        .await
+        .unwrap();
+    store.all_sealed().await;
+    assert_eq!(store.log().sealed(), leader.log().sealed());
+    store.shutdown();
+    leader.shutdown();
+}
+
+#[tokio::test]
+async fn a_restarted_node_serves_the_newest_sealed_segments_as_entries() {
+    let entries = a_long_log();
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _) = a_leader(directory.path(), &entries).await;
+    let sealed = store.log().sealed();
+    store.shutdown();
+    drop(store);
+    let [.., third, second, last] = &sealed[..] else {
+        panic!("{} segments", sealed.len());
+    };
+    let (from, end) = (third.last_log_id.index.0 + 1, last.last_log_id.index.0 + 1);
+
+    let store = open_small(directory.path());
+    let mut log = LogStore::new(store.log().clone());
+    let state = log.get_log_state().await.unwrap();
+    assert_eq!(
+        state.last_purged_log_id,
+        Some(to_raft_id(third.last_log_id))
+    );
+    let read = log.limited_get_log_entries(from, end).await.unwrap();
+    assert_eq!(read, entries[from as usize..end as usize]);
+    let range = entries[from as usize].log_id()..=entries[29].log_id();
+    let terms = log.get_key_log_ids(range.clone()).await.unwrap();
+    let expected: Vec<_> = (from as usize..30)
+        .filter(|at| {
+            *at == 29 || entries[*at].log_id().leader_id != entries[at + 1].log_id().leader_id
+        })
+        .map(|at| entries[at].log_id())
+        .collect();
+    assert_eq!(terms, expected);
+    assert!(terms.len() > 1);
+
+    // Damage where openraft does not look at the start: found when a follower asks.
+    let path = {
+        let name = crate::store::segment::file_name(second.first_log_index);
+        directory.path().join("log").join(name)
+    };
+    let flip = |at: usize| {
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[at] ^= 0x40;
+        std::fs::write(&path, bytes).unwrap();
+    };
+    let in_last = second.body_length as usize - 9;
+    flip(in_last);
+    let mut log = LogStore::new(store.log().clone());
+    let damaged = second.last_log_id.index.0;
+    let before = log.limited_get_log_entries(from, damaged).await.unwrap();
+    assert_eq!(before, entries[from as usize..damaged as usize]);
+    assert_eq!(store.log().purge_due(), Some(third.last_log_id));
+    let before = log.limited_get_log_entries(damaged - 1, end).await.unwrap();
+    assert_eq!(before, entries[damaged as usize - 1..damaged as usize]);
+    assert_eq!(store.log().purge_due(), Some(third.last_log_id));
+    assert_eq!(log.limited_get_log_entries(damaged, end).await.unwrap(), []);
+    assert_eq!(store.log().purge_due(), Some(second.last_log_id));
+    flip(in_last);
+    store.shutdown();
+    drop(store);
+
+    // Where it does look: then the segments are served as files only, and nothing is asked of them.
+    let store = open_small(directory.path());
+    flip(64 + 70);
+    let mut log = LogStore::new(store.log().clone());
+    let state = log.get_log_state().await.unwrap();
+    assert_eq!(state.last_purged_log_id, Some(to_raft_id(last.last_log_id)));
+    let rest = log.try_get_log_entries(..).await.unwrap();
+    assert_eq!(rest, entries[end as usize..]);
+    store.shutdown();
+}
+
+/// The core itself decides what is cut, installed and purged, and when.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_core_installs_a_snapshot_and_goes_on_with_entries() {
+    let entries = a_long_log();
+    let directory = tempfile::tempdir().unwrap();
+    let (leader, mut leading) = a_leader(directory.path(), &entries).await;
+    let built = leading.build_snapshot().await.unwrap();
+    let last = built.meta.last_log_id.unwrap();
+    let next = last.index as usize + 1;
+    let vote = VoteOf::<TypeConfig>::new_committed(3, 1);
+    let divergent = (4..next as u64 + 5).map(|index| entry(1, index, EntryPayload::Blank));
+    let divergent: Vec<_> = entries[..4].iter().cloned().chain(divergent).collect();
+    for (round, own) in [
+        &entries[..0],
+        &entries[..5],
+        &divergent[..],
+        &entries[..next + 1],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let directory = tempfile::tempdir().unwrap();
+        let store = open_small(directory.path());
+        let mut log = LogStore::new(store.log().clone());
+        append(&mut log, own.to_vec()).await;
+        let config = openraft::Config {
+            election_timeout_min: 60_000,
+            election_timeout_max: 120_000,
+            heartbeat_interval: 10_000,
+            ..openraft::Config::default()
+        };
+        let raft = openraft::Raft::new(
+            2,
+            Arc::new(config.validate().unwrap()),
+            super::network::NetworkFactory,
+            log,
+            StateMachine::new(store.clone()),
+        )
+        .await
+        .unwrap();
+        if round < 3 {
+            fetch(&leader, &store, &built.snapshot.segments);
+        }
+        raft.install_full_snapshot(vote, built.clone())
+            .await
+            .unwrap();
+        assert_eq!(store.applied().last_log_id.map(to_raft_id), Some(last));
+        let request = AppendEntriesRequest {
+            vote,
+            prev_log_id: Some(last),
+            entries: entries[next..].to_vec(),
+            leader_commit: entries.last().map(|entry| entry.log_id()),
+        };
+        raft.append_entries(request).await.unwrap();
+        let mut applied = store.watch_applied();
+        let end = leader.applied();
+        applied.wait_for(|applied| *applied == end).await.unwrap();
+        let waiting = raft.wait(Some(std::time::Duration::from_secs(20)));
+        waiting
+            .purged(Some(last), "behind the snapshot")
+            .await
+            .unwrap();
+        raft.shutdown().await.unwrap();
+        assert_eq!(
+            store.root_at(end.tree_size).unwrap(),
+            leader.root_at(end.tree_size).unwrap()
+        );
+        store.check(|_, _| {}).unwrap();
+        store.shutdown();
+        drop(store);
+
+        // And starts again from what is there.
+        let store = open_small(directory.path());
+        let mut state_machine = StateMachine::new(store.clone());
+        let mut log = LogStore::new(store.log().clone());
+        let state = openraft::storage::StorageHelper::new(&mut log, &mut state_machine)
+            .with_id(2)
+            .get_initial_state()
+            .await
+            .unwrap();
+        assert_eq!(
+            state.log_ids.last(),
+            Some(&entries[29].log_id()),
+            "round {round}"
+        );
+        store.shutdown();
+    }
+    leader.shutdown();
 }

@@ -4,7 +4,8 @@
 //! its own patience: *idle* between requests, *head* from the first byte of a request until its head is complete
 //! (slow-loris), *body* while a handler waits for the request's body (each byte renews it), *busy* while a handler or a
 //! streamed reply is at work (handlers bound their own waits). Independent of the phase, a write the peer does not
-//! accept is given [`limits::HTTP_WRITE_STALL_MS`].
+//! accept is given [`limits::HTTP_WRITE_STALL_MS`]. Before all this, a client that comes by TLS has
+//! [`limits::HTTP_TLS_HANDSHAKE_TIMEOUT_MS`] for its handshake, and counts as a connection from its first packet on.
 //!
 //! Phases are plain atomics read by one sweeper task a few times a second, so that a request costs no timer and no
 //! lock: at 100,000 requests a second a timer each would be the most expensive part of the head.
@@ -170,14 +171,15 @@ impl Drop for BusyGuard {
     }
 }
 
-/// The socket, reporting to its [`Watch`].
-struct WatchedStream {
-    io: TokioIo<TcpStream>,
+/// The socket, or TLS over it, reporting to its [`Watch`]. What counts is what the client said and heard, not the
+/// bytes it took to encrypt that.
+struct WatchedStream<S> {
+    io: TokioIo<S>,
     watch: Arc<Watch>,
     lingering: bool,
 }
 
-impl Read for WatchedStream {
+impl<S: AsyncRead + AsyncWrite + Unpin> Read for WatchedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -189,7 +191,7 @@ impl Read for WatchedStream {
     }
 }
 
-impl WatchedStream {
+impl<S> WatchedStream<S> {
     fn wrote(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &result {
             Poll::Pending => self.watch.write_stalled(),
@@ -199,7 +201,7 @@ impl WatchedStream {
     }
 }
 
-impl Write for WatchedStream {
+impl<S: AsyncRead + AsyncWrite + Unpin> Write for WatchedStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -223,7 +225,13 @@ impl Write for WatchedStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let result = Pin::new(&mut self.io).poll_flush(cx);
+        // A socket has nothing to flush. TLS takes more than the socket does, and what it holds back is noticed here.
+        match &result {
+            Poll::Pending => self.watch.write_stalled(),
+            Poll::Ready(_) => self.watch.bytes_written(),
+        }
+        result
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -308,7 +316,7 @@ pub(super) async fn serve(
                 Ok((stream, _)) => {
                     let watch = Arc::new(Watch::new(Arc::clone(&connections.clock)));
                     connections.open.lock().push(Arc::clone(&watch));
-                    let connection = drive(stream, server.clone(), watch, Arc::clone(&connections));
+                    let connection = greet(stream, server.clone(), watch, Arc::clone(&connections));
                     let alive = alive.clone();
                     tokio::spawn(async move {
                         connection.await;
@@ -353,8 +361,8 @@ fn elapsed_ms(started: Instant) -> u64 {
     u64::try_from(started.elapsed().as_millis()).unwrap_or(NEVER - 1)
 }
 
-/// Serves one connection until it closes, stalls, or the server stops.
-async fn drive(
+/// Serves a new connection, after a handshake if there is a certificate to show.
+async fn greet(
     stream: TcpStream,
     server: Server,
     watch: Arc<Watch>,
@@ -364,6 +372,33 @@ async fn drive(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
+    let Some(tls) = server.app.options.tls.clone() else {
+        return drive(stream, server, watch, connections).await;
+    };
+    let accepted = tokio::select! {
+        accepted = tls.accept(stream) => accepted,
+        // Nothing was asked yet that would have to be answered.
+        () = server.app.stopping.cancelled() => return,
+    };
+    match accepted {
+        Ok(stream) => {
+            // From here on it is idle like any other.
+            watch.idle();
+            drive(stream, server, watch, connections).await;
+        }
+        Err(error) => {
+            let metrics = &server.app.metrics;
+            metrics.handshakes_failed.fetch_add(1, Relaxed);
+            tracing::debug!(%error, "a TLS handshake failed");
+        }
+    }
+}
+
+/// Serves one connection until it closes, stalls, or the server stops.
+async fn drive<S>(stream: S, server: Server, watch: Arc<Watch>, connections: Arc<Connections>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let io = WatchedStream {
         io: TokioIo::new(stream),
         watch: Arc::clone(&watch),

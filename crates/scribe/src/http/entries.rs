@@ -23,7 +23,7 @@ pub(super) async fn entry(
     let text = request.uri().path().rsplit('/').next().unwrap_or_default();
     let index = request::parse_index(text)?;
     let consistency = query.consistency()?;
-    if !app.node.applied_size().contains(index) {
+    if !app.node.applied_size().contains(index) || request::has_min_index(request.headers()) {
         let size = request::read_size(&app, None, consistency, request.headers()).await?;
         if !size.contains(index) {
             return Err(ApiError::not_found(format!(

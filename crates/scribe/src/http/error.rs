@@ -13,12 +13,14 @@ use http::{HeaderValue, Response, StatusCode};
 use scribe_client::code::ErrorCode;
 use scribe_client::wire::bytes::to_members;
 use scribe_client::wire::{MEDIA_PROBLEM, Problem};
+use scribe_proof::index::{LeafIndex, TreeSize};
 use scribe_proof::leaf::LeafError;
 
 use super::body::{ReplyBody, RequestUnread};
 use super::headers;
 use crate::error::{AppendError, PublishError, ReadError};
 use crate::limits;
+use crate::node::AdminError;
 
 /// A refusal on its way out.
 #[derive(Debug, Clone)]
@@ -145,6 +147,21 @@ impl ApiError {
     pub fn future(detail: impl Into<String>, tree_size: u64) -> ApiError {
         let mut error = ApiError::new(ErrorCode::Future, detail);
         error.0.problem.tree_size = Some(tree_size);
+        error
+    }
+
+    /// The entry a read is to see was not applied here in time.
+    pub fn not_applied(index: LeafIndex, size: TreeSize) -> ApiError {
+        let mut error = ApiError::new(
+            ErrorCode::NotApplied,
+            format!(
+                "Scribe-Min-Index is {index}, but after {} ms this node has applied {size} entries",
+                limits::MIN_INDEX_WAIT_MS
+            ),
+        )
+        .hint("the node lags, or there is no such entry yet: ask another node, or read without the header");
+        error.0.problem.tree_size = Some(size.get());
+        error.0.problem.retry_after_ms = Some(1_000);
         error
     }
 
@@ -400,6 +417,24 @@ impl From<PublishError> for ApiError {
                 None,
             ),
             PublishError::Unavailable(reason) => ApiError::unavailable(reason),
+        }
+    }
+}
+
+impl From<AdminError> for ApiError {
+    fn from(error: AdminError) -> ApiError {
+        let refused = match &error {
+            AdminError::Refused { rule, .. } => ApiError::new(ErrorCode::ClusterRefused, rule),
+            AdminError::Unavailable(reason) => {
+                return ApiError::unavailable(reason).hint(
+                    "what was asked for may have been done all the same: look at /v1/cluster before asking again",
+                );
+            }
+            AdminError::Token(_) | AdminError::Files(_) => ApiError::internal(&error),
+        };
+        match error.hint() {
+            Some(hint) => refused.hint(hint),
+            None => refused,
         }
     }
 }

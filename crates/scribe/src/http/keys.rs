@@ -289,7 +289,7 @@ async fn find(
     let applied = app.node.applied_size();
     let size = match index {
         // A version never changes: what is applied here needs no majority.
-        Some(index) if applied.contains(index) => applied,
+        Some(index) if applied.contains(index) && !request::has_min_index(fields) => applied,
         _ => request::read_size(app, at, consistency, fields).await?,
     };
     let entry = match index {

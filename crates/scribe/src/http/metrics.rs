@@ -103,6 +103,8 @@ pub struct HttpMetrics {
     pub watchers: AtomicU64,
     /// Connections closed because they stalled.
     pub stalled: AtomicU64,
+    /// TLS handshakes that failed or took too long.
+    pub handshakes_failed: AtomicU64,
 }
 
 impl HttpMetrics {
@@ -191,6 +193,12 @@ impl HttpMetrics {
                 "Connections closed because they stalled.",
                 "counter",
                 &self.stalled,
+            ),
+            (
+                "scribe_http_tls_handshakes_failed_total",
+                "TLS handshakes that failed or took too long.",
+                "counter",
+                &self.handshakes_failed,
             ),
         ] {
             let value = value.load(Relaxed);

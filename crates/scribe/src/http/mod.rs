@@ -4,7 +4,7 @@
 //! cannot disagree. This module knows HTTP and nothing of how a ledger works: every decision is the [`Node`]'s.
 //!
 //! ```text
-//! connection  accepts, drives hyper, closes what stalls
+//! connection  accepts, greets by TLS if there is a certificate, drives hyper, closes what stalls
 //!   └─ answer      checks the head, then
 //!        ├─ keys        /v1/keys/{key}…: the hot routes, reached without a router
 //!        └─ Router      everything else, one module per resource
@@ -14,6 +14,7 @@
 
 mod body;
 mod bulk;
+mod cluster;
 mod connection;
 mod convert;
 mod cursor;
@@ -29,6 +30,7 @@ mod openapi;
 mod proofs;
 mod range;
 mod request;
+mod tls;
 mod transactions;
 mod watch;
 
@@ -41,7 +43,7 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use scribe_client::code::ErrorCode;
@@ -58,6 +60,8 @@ use metrics::{HttpMetrics, Route};
 use crate::limits;
 use crate::node::Node;
 
+pub use tls::{HttpTls, HttpTlsError};
+
 /// Connections the kernel keeps for us while we are busy.
 const LISTEN_BACKLOG: u32 = 4_096;
 
@@ -72,6 +76,8 @@ pub struct HttpOptions {
     pub raft_addr: String,
     /// The address clients reach this node at, for `/v1/cluster`; empty means the bound one.
     pub http_addr: String,
+    /// The certificate to show; plain HTTP without one.
+    pub tls: Option<Arc<HttpTls>>,
 }
 
 impl Default for HttpOptions {
@@ -81,6 +87,7 @@ impl Default for HttpOptions {
             value_length_max: limits::VALUE_LENGTH_DEFAULT_MAX,
             raft_addr: String::new(),
             http_addr: String::new(),
+            tls: None,
         }
     }
 }
@@ -293,8 +300,33 @@ fn router(app: App) -> Router {
             get(proofs::consistency).fallback(only_get),
         )
         .route("/v1/ledger", get(ledger::ledger).fallback(only_get))
-        .route("/v1/cluster", get(health::cluster).fallback(only_get))
-        .route("/v1/cluster/leader", get(health::leader).fallback(only_get))
+        .route("/v1/cluster", get(cluster::cluster).fallback(only_get))
+        .route(
+            "/v1/cluster/leader",
+            get(cluster::leader)
+                .post(cluster::transfer)
+                .fallback(get_or_post),
+        )
+        .route(
+            "/v1/cluster/members",
+            get(cluster::members).fallback(only_get),
+        )
+        .route(
+            "/v1/cluster/members/{id}",
+            delete(cluster::remove).fallback(only_delete),
+        )
+        .route(
+            "/v1/cluster/members/{id}/promote",
+            post(cluster::promote).fallback(only_post),
+        )
+        .route(
+            "/v1/cluster/members/{id}/replace",
+            post(cluster::replace).fallback(only_post),
+        )
+        .route(
+            "/v1/cluster/tokens",
+            post(cluster::token).fallback(only_post),
+        )
         .route("/checkpoint", get(ledger::checkpoint).fallback(only_get))
         .route("/health/live", get(health::live).fallback(only_get))
         .route("/health/ready", get(health::ready).fallback(only_get))
@@ -310,6 +342,10 @@ async fn only_get(request: axum::extract::Request) -> ApiError {
 
 async fn only_post(request: axum::extract::Request) -> ApiError {
     ApiError::method_not_allowed(request.method(), "POST").leaving_request_unread()
+}
+
+async fn only_delete(request: axum::extract::Request) -> ApiError {
+    ApiError::method_not_allowed(request.method(), "DELETE").leaving_request_unread()
 }
 
 async fn get_or_post(request: axum::extract::Request) -> ApiError {

@@ -18,6 +18,7 @@ use super::App;
 use super::error::ApiError;
 use super::headers;
 use super::key_path::{self, KeyEncoding, percent_decode};
+use crate::error::ReadError;
 use crate::limits;
 use crate::sequencer::Condition;
 
@@ -290,8 +291,7 @@ pub async fn read_size(
     fields: &HeaderMap,
 ) -> Result<TreeSize, ApiError> {
     if let Some(index) = min_index(fields)? {
-        let wait = Duration::from_millis(limits::REQUEST_TIMEOUT_MS);
-        app.node.wait_size(index.tree_size(), wait).await?;
+        wait_applied(app, index).await?;
     }
     match at {
         None => newest(app, consistency).await,
@@ -326,6 +326,15 @@ pub async fn read_size(
     }
 }
 
+/// Waits until the entry at `index` is applied here.
+async fn wait_applied(app: &App, index: LeafIndex) -> Result<(), ApiError> {
+    let wait = Duration::from_millis(limits::MIN_INDEX_WAIT_MS);
+    match app.node.wait_size(index.tree_size(), wait).await {
+        Err(ReadError::BeyondTree { size, .. }) => Err(ApiError::not_applied(index, size)),
+        other => Ok(other?),
+    }
+}
+
 async fn newest(app: &App, consistency: Consistency) -> Result<TreeSize, ApiError> {
     match consistency {
         Consistency::Linearizable => Ok(app.node.barrier().await?),
@@ -353,6 +362,11 @@ fn whole_transactions(app: &App, size: TreeSize) -> Result<TreeSize, ApiError> {
         return Ok(TreeSize::new(size.get().saturating_sub(within)));
     }
     Ok(size)
+}
+
+/// Whether a read names an entry that it is to see.
+pub fn has_min_index(fields: &HeaderMap) -> bool {
+    fields.contains_key(headers::SCRIBE_MIN_INDEX)
 }
 
 fn min_index(fields: &HeaderMap) -> Result<Option<LeafIndex>, ApiError> {

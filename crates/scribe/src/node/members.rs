@@ -14,7 +14,7 @@ use crate::cluster::wire::{
     AdminAnswer, AdminRequest, JoinAnswer, JoinRequest, StatusAnswer, admin, kind, parts,
 };
 use crate::consensus::{ConsensusError, Leadership, Member, NodeId, PeerAddress};
-use crate::peer::{JoinToken, Lane, Redeem, TokenBook, TokenError, Wait};
+use crate::peer::{JoinToken, Lane, Redeem, Server, ServerStats, TokenBook, TokenError, Wait};
 
 /// How long each node has to say how it is.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -112,6 +112,11 @@ impl Node {
     /// Every member this node knows of now; none before it has heard from the cluster it joins.
     pub fn members(&self) -> Vec<Member> {
         self.inner.consensus.members()
+    }
+
+    /// Counters of the connections from other nodes; `None` on a node that runs alone.
+    pub fn peer_server_stats(&self) -> Option<ServerStats> {
+        self.inner.raft_server.lock().as_ref().map(Server::stats)
     }
 
     /// Every member and how it is. Those that do not answer within a second are reported as such.

@@ -331,9 +331,8 @@ async fn open(
     let keys = open_keys(options, identity.node_id).and_then(|keys| {
         // The data directory has its identity by now. A crash right here leaves it without the mark; the next start
         // sets it before anything is promised.
-        match &files {
-            Some(files) => files.mark_started()?,
-            None => {}
+        if let Some(files) = &files {
+            files.mark_started()?;
         }
         Ok(keys)
     });

@@ -157,6 +157,10 @@ async fn announce_key(node: &Node) -> bool {
     let inner = &node.inner;
     let key = inner.keys.node.verifier_key();
     let node_id = inner.consensus.node_id();
+    // What is not applied here yet may announce it already.
+    if inner.consensus.read_barrier().await.is_err() {
+        return false;
+    }
     let known = roster::node_keys(&inner.store, &inner.keys.origin);
     if known.is_ok_and(|known| known.get(&node_id) == Some(key)) {
         return true;

@@ -12,11 +12,10 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 
 use scribe_proof::tree::TreeBuilder;
 
-use super::disk::{DiskFile, Open};
+use super::disk::Open;
 use super::index::IndexedSegment;
 use super::log::Log;
 use super::open_segment::OpenSegment;
@@ -25,10 +24,8 @@ use super::seal::{identity, ingest};
 use super::segment::{FOOTER_LENGTH_MAX, SEGMENT_HEADER_LENGTH, SealedSegment, file_path};
 use super::staging::{check_staged, remove_all_but};
 use super::switch::INCOMING_DIR;
+use super::walk::CheckError;
 use super::{Inner, Store, applied_at_end, invalid};
-
-/// A verified segment in `incoming/`.
-pub(super) type Staged = (SealedSegment, Arc<dyn DiskFile>);
 
 /// The segments of another node's list that are not sealed here, after comparing the others with this node's own.
 pub(super) fn not_sealed<'a>(
@@ -111,12 +108,12 @@ fn check_listed(segment: &SealedSegment, previous: Option<&SealedSegment>) -> Re
 }
 
 impl Inner {
-    /// Opens those of the verified segments that are not sealed, with what their footers add to the list.
-    pub(super) fn open_staged(
+    /// Those of the verified segments that are not sealed, with what their footers add to the list.
+    pub(super) fn staged(
         &self,
         wanted: &[SealedSegment],
         sealed: &[SealedSegment],
-    ) -> io::Result<Vec<Staged>> {
+    ) -> io::Result<Vec<SealedSegment>> {
         let disk = self.log.disk();
         let directory = self.incoming();
         let rest = wanted
@@ -142,25 +139,26 @@ impl Inner {
                     ));
                 }
             };
-            Ok((found, disk.open(&path, Open::READ)?))
+            Ok(found)
         })
         .collect()
     }
 
     /// Makes sure that tree files and index have what these segments bring, `sealing` held. They have it already, unless
     /// the process was restarted since the segments were verified.
-    pub(super) fn derive(&self, sealed: &[SealedSegment], staged: &[Staged]) -> io::Result<()> {
-        let Some((last, _)) = staged.last() else {
+    pub(super) fn derive(
+        &self,
+        sealed: &[SealedSegment],
+        staged: &[SealedSegment],
+    ) -> io::Result<()> {
+        let Some(last) = staged.last() else {
             return Ok(());
         };
         let known = self.index.segments()?;
-        let fits = known.iter().enumerate().all(|(place, known)| {
-            let all = sealed
-                .iter()
-                .chain(staged.iter().map(|(segment, _)| segment));
-            let mut at = all.skip(place);
-            at.next().is_none_or(|segment| is_known(segment, known))
-        });
+        let fits = known
+            .iter()
+            .zip(sealed.iter().chain(staged))
+            .all(|(known, segment)| is_known(segment, known));
         if !fits || known.len() < sealed.len() {
             tracing::warn!(
                 "the key index does not fit the segments to be installed and is rebuilt"
@@ -168,27 +166,28 @@ impl Inner {
             self.refill_index(sealed, |_, _| {})
                 .map_err(|error| self.failing("fill the key index", error.into()))?;
         }
-        let indexed = self.index.segments()?.len();
+        let mut indexed = self.index.segments()?.len();
         let footer = &last.footer;
         if indexed > last.number as usize && self.tree.agrees(footer.end_size, &footer.end_root)? {
             return Ok(());
         }
         let mut previous = sealed.last();
-        for (segment, file) in staged {
+        for segment in staged {
             let footer = &segment.footer;
             let in_tree = self.tree.agrees(footer.end_size, &footer.end_root)?;
-            let in_index = self.index.segments()?.len() > segment.number as usize;
+            let in_index = indexed > segment.number as usize;
             if !in_tree || !in_index {
                 let mut builder = self.builder_at(segment)?;
+                let path = file_path(&self.incoming(), segment.first_log_index);
+                let file = self.log.disk().open(&path, Open::READ)?;
                 let name = file_path(Path::new(INCOMING_DIR), segment.first_log_index);
-                let checked =
-                    check_staged(file, segment, previous, &mut builder, &name, &mut |_, _| {});
-                if let Err(super::CheckError::Damage(_)) = &checked {
-                    let path = file_path(&self.incoming(), segment.first_log_index);
+                let nobody = &mut |_, _| {};
+                let checked = check_staged(&file, segment, previous, &mut builder, &name, nobody);
+                if let Err(CheckError::Damage(_)) = &checked {
                     self.log.disk().remove(&path)?;
                 }
-                let (loaded, _) = checked?;
-                self.take_in(segment, &loaded)?;
+                self.take_in(segment, &checked?)?;
+                indexed = indexed.max(segment.number as usize + 1);
             }
             previous = Some(segment);
         }
@@ -207,7 +206,9 @@ impl Inner {
         loaded: &OpenSegment,
     ) -> io::Result<()> {
         // A crash in here leaves tree files and an index that are ahead of the log, as while a segment is sealed: the
-        // files are cut at open, and from the index nothing beyond the sealed size is believed.
+        // files are cut at open, and from the index nothing beyond the sealed size is believed. (Of an idempotency key
+        // it knows the newest write only, and one from before the window is then not found any more. Who may need it is
+        // a leader, and a leader has applied all that is committed, which these segments are.)
         for (level, run) in loaded.levels().iter().enumerate() {
             self.tree.write(level as u8, run)?;
         }
@@ -305,16 +306,15 @@ impl Store {
         let _one_at_a_time = inner.sealing.lock();
         let rest = not_sealed(&inner.log, wanted)?;
         let sealed = inner.log.sealed();
-        let staged = inner.open_staged(rest, &sealed)?;
-        let Some((last, _)) = staged.last() else {
+        let staged = inner.staged(rest, &sealed)?;
+        let Some(last) = staged.last() else {
             return Ok(());
         };
         // Tree files and index first, as when a segment is sealed: what the MANIFEST calls sealed always has them. A
         // crash here leaves the state before.
         inner.derive(&sealed, &staged)?;
         inner.compare_applied(last)?;
-        let segments = staged.iter().map(|(segment, _)| segment.clone()).collect();
-        inner.log.install(segments)?;
+        inner.log.install(staged.clone())?;
         // A crash here leaves the state after. From here to the end readers find what the view calls open at the same
         // places of the installed segments, which hold the same frames.
         let switched = inner.switch_view(last);

@@ -346,6 +346,11 @@ impl ManifestFile {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use scribe_proof::index::TreeSize;
+
+    use super::super::frame::{LogId, LogIndex};
+    use super::super::segment::FooterState;
     use super::super::sim_disk::SimDisk;
     use super::*;
 
@@ -395,6 +400,65 @@ mod tests {
             panic!()
         };
         assert_eq!(found, records());
+    }
+
+    fn installed(number: u32) -> SealedSegment {
+        let mut sealed = SealedSegment {
+            number,
+            generation: 0,
+            first_log_index: LogIndex(u64::from(number) * 10),
+            last_log_id: LogId::new(3, u64::from(number) * 10 + 9),
+            last_chain: 0xdead_beef,
+            frame_count: 10,
+            body_length: 4_096,
+            file_length: 4_096,
+            body_sha256: Hash([9; 32]),
+            cluster_id: [1; 16],
+            footer: FooterState {
+                start_size: TreeSize::new(100),
+                start_root: Hash([1; 32]),
+                end_size: TreeSize::new(900),
+                end_root: Hash([2; 32]),
+                last_log_id: LogId::new(3, u64::from(number) * 10 + 9),
+                membership: Bytes::from_static(b"members"),
+                last_timestamp_ms: 1_234,
+                published: (TreeSize::new(50), Hash([3; 32])),
+            },
+            sparse: Arc::default(),
+        };
+        sealed.file_length += 280;
+        sealed
+    }
+
+    #[test]
+    fn the_bytes_of_an_installed_record_stay_what_they_are() {
+        let record = ManifestRecord::Installed(vec![installed(0), installed(1)]);
+        let bytes = record.encode();
+        // Header; count; per segment its length, the length of its file, and its footer of 240 + 8 + 16 bytes.
+        assert_eq!(bytes.len(), 16 + 8 + 2 * (8 + 8 + 264));
+        let head = [0, 0, 2, 56, 5, 1, 0, 0, 0, 0, 0, 0];
+        assert_eq!(bytes[..12], head);
+        assert_eq!(bytes[16..24], [0, 0, 0, 2, 0, 0, 0, 0]);
+        assert_eq!(
+            bytes[24..40],
+            [0, 0, 1, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 17, 24]
+        );
+        assert_eq!(&bytes[40..48], b"SCRFOOT1");
+        assert_eq!(
+            scribe_proof::hash::sha256(&bytes).to_hex(),
+            "340ee5714ae530a640f18d310eb94384f9c3a4abb3f677914682a2c774042699"
+        );
+        let length = bytes.len();
+        assert_eq!(ManifestRecord::parse(&bytes), Ok(Some((record, length))));
+        for at in 0..length {
+            let mut changed = bytes.clone();
+            changed[at] ^= 0x10;
+            assert!(
+                !matches!(ManifestRecord::parse(&changed), Ok(Some(_))),
+                "byte {at}"
+            );
+            assert_eq!(ManifestRecord::parse(&bytes[..at]), Ok(None), "cut at {at}");
+        }
     }
 
     #[test]

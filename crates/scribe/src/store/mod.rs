@@ -35,7 +35,7 @@ pub mod segment;
 pub mod sim_disk;
 mod staging;
 mod state;
-pub mod switch;
+mod switch;
 pub mod tree;
 pub mod view;
 pub mod vote;
@@ -291,6 +291,14 @@ impl Store {
         });
         // An error says that the sender is gone; this handle keeps it alive.
         let _ = room.await;
+    }
+
+    /// Waits until no full segment waits to be sealed, or the store fails.
+    #[cfg(test)]
+    pub(crate) async fn all_sealed(&self) {
+        let mut waiting = self.0.waiting.subscribe();
+        let idle = waiting.wait_for(|waiting| *waiting == 0 || self.poisoned().is_some());
+        drop(idle.await);
     }
 
     /// Bytes the key index takes on disk.

@@ -304,7 +304,7 @@ impl Inner {
         let footer = &segment.footer;
         if !self.tree.agrees(footer.start_size, &footer.start_root)? {
             // They were verified by an earlier process, and the tree files were cut since.
-            let staged = self.open_staged(before, &sealed)?;
+            let staged = self.staged(before, &sealed)?;
             self.derive(&sealed, &staged)?;
         }
         let previous = before.last().or(sealed.last());
@@ -312,7 +312,7 @@ impl Inner {
         let mut builder = self.builder_at(&segment)?;
         let checked = check_staged(&file, &segment, previous, &mut builder, &name, progress);
         let loaded = match checked {
-            Ok((loaded, _)) => loaded,
+            Ok(loaded) => loaded,
             Err(error) => {
                 if matches!(error, CheckError::Damage(_)) {
                     transfer.begin_again(disk, &path);
@@ -403,7 +403,7 @@ fn resume(disk: &dyn Disk, directory: &Path, segment: &SealedSegment) -> io::Res
 }
 
 /// Checks that a file is a sealed segment byte for byte, and reads what tree and index need of it. `builder` is the tree
-/// before it. Returns the segment with its sparse table, too.
+/// before it.
 pub(super) fn check_staged(
     file: &Arc<dyn DiskFile>,
     wanted: &SealedSegment,
@@ -411,7 +411,7 @@ pub(super) fn check_staged(
     builder: &mut TreeBuilder,
     path: &Path,
     progress: &mut dyn FnMut(u64, u64),
-) -> Result<(OpenSegment, SealedSegment), CheckError> {
+) -> Result<OpenSegment, CheckError> {
     let damage = |offset: u64, reason: String| Damage {
         path: path.to_owned(),
         offset,
@@ -493,5 +493,5 @@ pub(super) fn check_staged(
         return Err(damage(wanted.body_length, reason).into());
     }
     progress(wanted.file_length, wanted.file_length);
-    Ok((loaded, segment))
+    Ok(loaded)
 }

@@ -166,11 +166,11 @@ impl Writer {
             return Ok(());
         };
         let end = last.last_log_id.index;
-        if self.marks.marks().known().map(|id| id.index) > Some(end) {
-            // Frames were cut in memory. A crash here leaves the old log with a weaker check.
-            self.write_marks()?;
-            self.marks.sync()?;
-        }
+        // Frames may have been cut in memory, and the new log must not be found shorter than the watermarks say. Synced
+        // even if they were lowered before: that write may not have reached the disk. A crash here leaves the old log
+        // with a weaker check.
+        self.write_marks()?;
+        self.marks.sync()?;
         let own = own_segments(disk, &inner.log_dir)?;
         for beyond in own.iter().rev().filter(|first| **first > end) {
             // These never were committed. From the end backwards, one by one: a crash leaves the old log, shorter.

@@ -256,6 +256,16 @@ async fn reads_go_back_in_time() {
         .send("GET", "/v1/keys/k", &[("Scribe-Min-Index", "x")], None)
         .await
         .problem(400, "invalid_argument");
+    // Also where the version asked for is there already.
+    server
+        .send(
+            "GET",
+            "/v1/keys/k?index=1",
+            &[("Scribe-Min-Index", "x")],
+            None,
+        )
+        .await
+        .problem(400, "invalid_argument");
     server.stop().await;
 }
 

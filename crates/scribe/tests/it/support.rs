@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 /// Longest value the test servers take.
 pub const VALUE_LENGTH_MAX: usize = 1 << 20;
 
-/// A running node in a directory of its own.
+/// A running node with its HTTP API.
 pub struct TestServer {
     /// Where it listens.
     pub addr: SocketAddr,
@@ -22,24 +22,43 @@ pub struct TestServer {
     pub node: Node,
     stop: Option<oneshot::Sender<()>>,
     served: JoinHandle<std::io::Result<()>>,
-    _dir: TempDir,
+    /// The node's directory, if it is this server's.
+    dir: Option<TempDir>,
 }
 
 impl TestServer {
+    /// A node in a directory of its own, on any port.
     pub async fn start() -> TestServer {
+        TestServer::start_with(HttpOptions::default()).await
+    }
+
+    /// As [`TestServer::start`], served with these options but the address.
+    pub async fn start_with(options: HttpOptions) -> TestServer {
         let dir = TempDir::new().unwrap();
-        let options = NodeOptions {
+        let node_options = NodeOptions {
             data_dir: dir.path().join("data"),
             key_dir: dir.path().join("keys"),
             value_length_max: VALUE_LENGTH_MAX,
             publish_interval_ms: 50,
             ..NodeOptions::default()
         };
-        let node = Node::start(options).await.unwrap();
+        let node = Node::start(node_options).await.unwrap();
+        let addr = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut server = TestServer::serve(node, addr, options).await;
+        server.dir = Some(dir);
+        server
+    }
+
+    /// Serves a node that runs already and goes on when the server stops.
+    pub async fn over(node: &Node, addr: SocketAddr) -> TestServer {
+        TestServer::serve(node.clone(), addr, HttpOptions::default()).await
+    }
+
+    async fn serve(node: Node, addr: SocketAddr, options: HttpOptions) -> TestServer {
         let options = HttpOptions {
-            addr: SocketAddr::from(([127, 0, 0, 1], 0)),
+            addr,
             value_length_max: VALUE_LENGTH_MAX,
-            ..HttpOptions::default()
+            ..options
         };
         let listener = http::bind(&options).await.unwrap();
         let addr = listener.local_addr();
@@ -56,7 +75,7 @@ impl TestServer {
             node,
             stop: Some(stop),
             served,
-            _dir: dir,
+            dir: None,
         }
     }
 
@@ -65,11 +84,13 @@ impl TestServer {
         drop(self.stop.take());
     }
 
-    /// Stops server and node.
+    /// Stops the server, and the node if it is its own.
     pub async fn stop(mut self) {
         self.begin_stop();
         self.served.await.unwrap().unwrap();
-        self.node.shutdown().await;
+        if self.dir.is_some() {
+            self.node.shutdown().await;
+        }
     }
 
     pub async fn connect(&self) -> Connection {

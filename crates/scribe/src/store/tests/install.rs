@@ -5,6 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use scribe_proof::index::LeafIndex;
+
 use super::model::*;
 use crate::store::Store;
 use crate::store::disk::{Disk, Open};
@@ -169,6 +171,8 @@ fn a_node_far_behind_takes_segments_over_and_goes_on() {
         feed(&follower, &leader.model.frames[..applied]).unwrap();
         append(&follower, &leader.model.frames[applied..appended], 3).unwrap();
         settle(&follower);
+        // Also fills the caches with what will not be the newest any more.
+        leader.model.prefix(applied).compare(&follower);
         assert!(follower.log().sealed().len() + 2 < leader.list().len());
 
         // Interrupted in the middle of a segment, by a kill; then once more, by an orderly stop.
@@ -205,6 +209,105 @@ fn a_node_far_behind_takes_segments_over_and_goes_on() {
     }
 }
 
+#[test]
+fn segments_that_wait_for_the_sealer_are_installed_instead() {
+    let leader = Leader::new(Model::of(&some_ops(120)));
+    for round in 0..8 {
+        let disk = SimDisk::new();
+        let follower = open_sim(&disk);
+        if round % 2 == 0 {
+            follower.stop_sealing();
+        }
+        let sealing = follower.0.sealing.lock();
+        for frame in &leader.model.frames[..45] {
+            append(&follower, std::slice::from_ref(frame), 1).unwrap();
+        }
+        let runs = leader.model.prefix(45);
+        apply_without_room(&follower, &runs.frames);
+        assert!(follower.segments_waiting() > 1);
+        drop(sealing);
+        runs.compare(&follower);
+        assert!(ship(&leader, &follower, 4_000, usize::MAX).unwrap());
+        follower.install(&leader.list()).unwrap();
+        assert_eq!(follower.segments_waiting(), 0);
+        if round % 2 == 1 {
+            compare_and_go_on(&leader, &follower, |number| {
+                disk.bytes(&segment_path(&follower, Path::new(DIR), number))
+                    .unwrap()
+            });
+        } else {
+            leader
+                .model
+                .prefix(leader.sealed_frames())
+                .compare(&follower);
+        }
+        follower.shutdown();
+    }
+}
+
+/// Applies frames although the sealer is behind.
+fn apply_without_room(store: &Store, frames: &[Frame]) {
+    for frame in frames {
+        let effects = effects_of(frame, store.applied().tree_size);
+        let position = store.log().position(frame.log_id.index).unwrap();
+        store.apply(frame, position, effects).unwrap();
+    }
+}
+
+#[test]
+fn readers_see_the_state_before_or_after() {
+    let leader = Leader::of_two_terms(120, 70);
+    let roots: Vec<_> = (0..=leader.model.leaves.len() as u64)
+        .map(|size| leader.model.root(size))
+        .collect();
+    for _ in 0..4 {
+        let follower = open_sim(&SimDisk::new());
+        feed(&follower, &leader.model.frames[..31]).unwrap();
+        settle(&follower);
+        let before = follower.applied();
+        let started = std::sync::Barrier::new(3);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    started.wait();
+                    let mut seen = before.tree_size;
+                    let end = leader.store.sealed_applied().tree_size;
+                    while seen < end {
+                        let applied = follower.applied();
+                        assert!(applied.tree_size == before.tree_size || applied.tree_size == end);
+                        let size = applied.tree_size.get();
+                        assert_eq!(
+                            follower.root_at(applied.tree_size).unwrap(),
+                            roots[size as usize]
+                        );
+                        for index in (0..size).step_by(7) {
+                            let entry = follower.entry(LeafIndex::new(index)).unwrap().unwrap();
+                            assert_eq!(entry.leaf, leader.model.leaves[index as usize].0);
+                        }
+                        for (key, versions) in &leader.model.keys {
+                            let newest = versions.iter().rev().find(|(index, _)| *index < size);
+                            let found = follower.latest(key, applied.tree_size).unwrap();
+                            assert_eq!(
+                                found.map(|found| found.index.get()),
+                                newest.map(|(index, _)| *index)
+                            );
+                        }
+                        seen = applied.tree_size;
+                    }
+                });
+            }
+            started.wait();
+            assert!(ship(&leader, &follower, 4_000, usize::MAX).unwrap());
+            follower.install(&leader.list()).unwrap();
+        });
+        leader
+            .model
+            .prefix(leader.sealed_frames())
+            .compare(&follower);
+        follower.shutdown();
+    }
+}
+
 /// The first segment the follower lacks and has not verified.
 fn wanted(leader: &Leader, follower: &Store) -> SealedSegment {
     let missing = follower.staging().missing(&leader.list()).unwrap();
@@ -225,6 +328,7 @@ fn the_same_on_a_real_disk_with_a_real_index() {
     let (follower, report) = open(shared, dir.path(), IndexKind::Fjall);
     // The index is ahead of the log by the segments verified before, which is no reason to build it again.
     assert_eq!(report.index_deleted, None);
+    follower.check(|_, _| {}).unwrap();
     assert!(ship(&leader, &follower, 3_000, usize::MAX).unwrap());
     follower.install(&leader.list()).unwrap();
     compare_and_go_on(&leader, &follower, |number| {
@@ -315,9 +419,9 @@ fn follow(disk: &SimDisk, leader: &Leader, committed: usize, tail: &[Frame]) -> 
 
 #[test]
 fn a_power_cut_at_any_operation_leaves_the_state_before_or_after() {
-    let leader = Leader::of_two_terms(100, 26);
+    let leader = Leader::of_two_terms(70, 26);
     let sealed = leader.sealed_frames();
-    for count in [4, 90] {
+    for count in [4, 60] {
         let tail = divergent(&leader, 26, count);
         let whole = SimDisk::new();
         assert_eq!(follow(&whole, &leader, 26, &tail), (26, true));
@@ -368,18 +472,20 @@ fn a_power_cut_at_any_operation_leaves_the_state_before_or_after() {
                 // And it goes on to the same end.
                 assert!(ship(&leader, &follower, 4_000, usize::MAX).unwrap());
                 follower.install(&leader.list()).unwrap();
-                leader.model.prefix(sealed).compare(&follower);
-                leader.model.prefix(sealed).compare_remembered(&follower);
                 feed(&follower, &leader.model.frames[sealed..]).unwrap();
                 settle(&follower);
                 assert_eq!(follower.log().sealed(), leader.store.log().sealed());
-                follower.check(|_, _| {}).unwrap();
                 for number in 0..leader.list().len() {
                     let path = segment_path(&follower, Path::new(DIR), number);
                     assert!(
                         image.bytes(&path) == Some(leader.file(number)),
                         "operation {operation}: segment {number} differs"
                     );
+                }
+                if operation % 3 == 0 {
+                    follower.check(|_, _| {}).unwrap();
+                    leader.model.compare(&follower);
+                    leader.model.compare_remembered(&follower);
                 }
                 follower.shutdown();
             }

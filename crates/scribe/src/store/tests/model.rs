@@ -593,11 +593,7 @@ pub fn settle(store: &Store) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();
-    runtime.block_on(async {
-        let mut waiting = store.0.waiting.subscribe();
-        let idle = waiting.wait_for(|waiting| *waiting == 0 || store.poisoned().is_some());
-        drop(idle.await);
-    });
+    runtime.block_on(store.all_sealed());
 }
 
 /// Paths of the sealed segments, and of files of `tree/` and `log/`.

@@ -1,0 +1,342 @@
+//! A cluster as a whole: any node serves, nothing acknowledged is lost when one goes, roots and segments are equal.
+
+use std::time::Duration;
+
+use scribe::node::{AdminError, AppendError, Change, Condition, Write};
+use scribe_proof::checkpoint::SignedCheckpoint;
+use scribe_proof::index::TreeSize;
+use scribe_proof::policy::Policy;
+
+use crate::test_cluster::{TestCluster, eventually};
+use crate::test_ledger::{check_log, put};
+
+fn keyed(write: Write, key: &str) -> Write {
+    Write {
+        idempotency_key: Some(key.to_owned()),
+        ..write
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_node_takes_writes_and_answers_linearizable_reads() {
+    let cluster = TestCluster::new(3).await;
+    for id in cluster.ids() {
+        let key = format!("through {id}");
+        let appended = cluster.node(id).append(put(&key, "value")).await.unwrap();
+        for reader in cluster.ids() {
+            let node = cluster.node(reader);
+            let size = node.barrier().await.unwrap();
+            assert!(size > TreeSize::new(appended.index.get()));
+            let entry = node.latest(key.as_bytes(), size).unwrap().unwrap();
+            assert_eq!(entry.index, appended.index);
+        }
+    }
+    let (size, _) = cluster.same_everywhere().await;
+    for id in cluster.ids() {
+        check_log(cluster.node(id), size.get()).await;
+    }
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_gives_the_leaders_answers() {
+    let cluster = TestCluster::new(3).await;
+    let follower = cluster.node(cluster.follower().await);
+    let first = follower.append(put("key", "1")).await.unwrap();
+    let absent = Write {
+        condition: Condition::Absent,
+        ..put("key", "2")
+    };
+    match follower.append(absent).await {
+        Err(AppendError::ConditionFailed { current_index, .. }) => {
+            assert_eq!(current_index, Some(first.index));
+        }
+        other => panic!("{other:?}"),
+    }
+    let once = follower.append(keyed(put("key", "3"), "k")).await.unwrap();
+    let again = follower.append(keyed(put("key", "3"), "k")).await.unwrap();
+    assert_eq!((again.index, again.replayed), (once.index, true));
+    let other = follower.append(keyed(put("key", "4"), "k")).await;
+    assert_eq!(other, Err(AppendError::IdempotencyMismatch));
+    let writes = (0..500).map(|n| put("bulk", &n.to_string())).collect();
+    let outcomes = follower.append_many(writes).await;
+    let indexes: Vec<u64> = outcomes
+        .into_iter()
+        .map(|outcome| outcome.unwrap().index.get())
+        .collect();
+    assert!(indexes.is_sorted(), "a bulk upload enters in its order");
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_checkpoint_has_a_majority_of_cosignatures_and_every_node_shows_it() {
+    let cluster = TestCluster::new(3).await;
+    let appended = cluster.node(1).append(put("key", "value")).await.unwrap();
+    for id in cluster.ids() {
+        let node = cluster.node(id);
+        let published = node.publish(appended.tree_size).await.unwrap();
+        let policy = Policy::parse(&node.ledger().policy).unwrap();
+        let signed = SignedCheckpoint::parse(&published.note).unwrap();
+        policy.evaluate(&signed).unwrap();
+        assert!(published.size >= appended.tree_size);
+    }
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_the_leader_goes_another_answers_and_nothing_is_lost() {
+    let mut cluster = TestCluster::new(3).await;
+    let mut last = TreeSize::EMPTY;
+    for round in 0..3 {
+        let leader = cluster.leader().await;
+        let through = cluster.follower().await;
+        for n in 0..50 {
+            let write = put(&format!("{round}/{n}"), "value");
+            last = cluster.node(through).append(write).await.unwrap().tree_size;
+        }
+        cluster.stop(leader).await;
+        let appended = cluster
+            .node(through)
+            .append(put(&format!("{round}/after"), "value"))
+            .await
+            .unwrap();
+        assert!(appended.tree_size > last);
+        cluster.start(leader).await;
+    }
+    let (size, _) = cluster.same_everywhere().await;
+    for id in cluster.ids() {
+        check_log(cluster.node(id), size.get()).await;
+    }
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_majority_writes_and_linearizable_reads_are_refused() {
+    let mut cluster = TestCluster::new(3).await;
+    let leader = cluster.leader().await;
+    cluster.node(leader).append(put("key", "1")).await.unwrap();
+    cluster.same_everywhere().await;
+    for id in cluster.ids() {
+        if id != leader {
+            cluster.stop(id).await;
+        }
+    }
+    let node = cluster.node(leader);
+    let (written, read) = tokio::join!(node.append(put("key", "2")), node.barrier());
+    assert!(
+        matches!(
+            written,
+            Err(AppendError::UnknownOutcome
+                | AppendError::Unavailable(_)
+                | AppendError::NotLeader { .. })
+        ),
+        "{written:?}"
+    );
+    assert!(read.is_err(), "{read:?}");
+    // What is applied can still be read, for those who ask for it.
+    let size = node.applied_size();
+    assert!(node.latest(b"key", size).unwrap().is_some());
+    for id in [1, 2, 3] {
+        if id != leader {
+            cluster.start(id).await;
+        }
+    }
+    cluster.leader().await;
+    cluster.node(leader).append(put("key", "3")).await.unwrap();
+    cluster.same_everywhere().await;
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_away_catches_up_by_segments_and_all_are_identical() {
+    let mut cluster = TestCluster::new(3).await;
+    let away = cluster.follower().await;
+    let lacks_from = cluster.node(away).health().last_log_index.unwrap();
+    cluster.stop(away).await;
+    let through = cluster.leader().await;
+    for round in 0..30 {
+        let writes = (0..100)
+            .map(|n| put(&format!("key {n}"), &format!("{round} {}", "x".repeat(100))))
+            .collect();
+        for outcome in cluster.node(through).append_many(writes).await {
+            outcome.unwrap();
+        }
+    }
+    eventually(
+        "what it lacks is sealed, and no longer sent as entries",
+        async || {
+            let purged = cluster.node(through).consensus().metrics().purged;
+            purged.is_some_and(|id| id.index > lacks_from.0)
+        },
+    )
+    .await;
+    cluster.start(away).await;
+    let (size, _) = cluster.same_everywhere().await;
+    check_log(cluster.node(away), size.get()).await;
+    let (fetched, _) = cluster.node(away).consensus().catch_up().bytes();
+    assert!(fetched > 0, "the node caught up by entries alone");
+    eventually("every node has sealed the same", async || {
+        let counts: Vec<usize> = cluster
+            .ids()
+            .iter()
+            .map(|id| cluster.node(*id).sealed_segments())
+            .collect();
+        counts.iter().all(|count| *count == counts[0])
+    })
+    .await;
+    let hashes = |id: u64| -> Vec<String> {
+        let segments = cluster.node(id).sealed_list();
+        segments
+            .iter()
+            .map(|segment| format!("{} {}", segment.number, segment.body_sha256))
+            .collect()
+    };
+    let first = hashes(1);
+    assert!(first.len() > 5);
+    assert_eq!(first, hashes(2));
+    assert_eq!(first, hashes(3));
+    tokio::time::timeout(Duration::from_secs(30), cluster.stop_all())
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_node_joins_becomes_a_voter_and_takes_the_place_of_a_dead_one() {
+    let mut cluster = TestCluster::new(3).await;
+    let dead = cluster.follower().await;
+    let through = cluster.leader().await;
+    for n in 0..100 {
+        let write = put(&format!("key {n}"), "value");
+        cluster.node(through).append(write).await.unwrap();
+    }
+    cluster.stop(dead).await;
+    let new = cluster.join(through).await;
+    assert!(new > 3, "ids are never reused");
+    eventually("the new node is a voter", async || {
+        cluster.node(through).consensus().voters().contains(&new)
+    })
+    .await;
+    cluster
+        .node(new)
+        .administer(Change::Remove(dead))
+        .await
+        .unwrap();
+    let voters = cluster.node(through).consensus().voters();
+    assert!(!voters.contains(&dead) && voters.len() == 3, "{voters:?}");
+    // One more may fail now.
+    let leader = cluster.leader().await;
+    cluster.stop(leader).await;
+    let left = cluster.ids()[0];
+    let appended = cluster
+        .node(left)
+        .append(put("after", "value"))
+        .await
+        .unwrap();
+    let (size, _) = cluster.same_everywhere().await;
+    assert!(size >= appended.tree_size);
+    check_log(cluster.node(new), size.get()).await;
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removed_node_is_refused_and_disturbs_nobody() {
+    let mut cluster = TestCluster::new(3).await;
+    let removed = cluster.follower().await;
+    let leader = cluster.leader().await;
+    cluster
+        .node(leader)
+        .administer(Change::Remove(removed))
+        .await
+        .unwrap();
+    let term = cluster.node(leader).health().current_term;
+    // It comes back with everything it had, and asks for votes for a while.
+    cluster.stop(removed).await;
+    cluster.start(removed).await;
+    let mut appended = 0;
+    let refused = cluster.node(removed).consensus();
+    eventually("the removed node was refused", async || {
+        cluster
+            .node(leader)
+            .append(put(&format!("key {appended}"), "value"))
+            .await
+            .unwrap();
+        appended += 1;
+        let failures: u64 = refused.peer_stats().iter().map(|peer| peer.failures).sum();
+        failures > 5
+    })
+    .await;
+    assert_eq!(cluster.node(leader).health().current_term, term);
+    assert!(cluster.node(leader).health().is_leader);
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_that_would_stop_the_ledger_are_refused_with_why() {
+    let mut cluster = TestCluster::new(3).await;
+    let leader = cluster.leader().await;
+    let followers: Vec<u64> = cluster
+        .ids()
+        .into_iter()
+        .filter(|id| *id != leader)
+        .collect();
+    let refused = |outcome: Result<(), AdminError>| match outcome {
+        Err(AdminError::Refused { rule, .. }) => rule,
+        other => panic!("{other:?}"),
+    };
+    let node = cluster.node(leader);
+    assert!(refused(node.administer(Change::Remove(77)).await).contains("is no member"));
+    assert!(refused(node.administer(Change::Promote(77)).await).contains("is no member"));
+    assert!(refused(node.administer(Change::Transfer(77)).await).contains("handed to a voter"));
+    // With one follower down, taking the other out would leave the leader alone with a dead one.
+    cluster.stop(followers[0]).await;
+    let node = cluster.node(leader);
+    eventually("the stopped node counts as unreachable", async || {
+        let members = node.consensus().members();
+        members.iter().any(|member| {
+            member
+                .last_seen
+                .is_none_or(|seen| seen > Duration::from_secs(6))
+        })
+    })
+    .await;
+    let rule = refused(node.administer(Change::Remove(followers[1])).await);
+    assert!(
+        rule.contains("a majority of the voters must be reachable"),
+        "{rule}"
+    );
+    node.administer(Change::Remove(followers[0])).await.unwrap();
+    node.administer(Change::Remove(followers[1])).await.unwrap();
+    assert!(refused(node.administer(Change::Remove(leader)).await).contains("is the last"));
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_moves_when_asked_and_when_its_holder_leaves() {
+    let cluster = TestCluster::new(3).await;
+    let leader = cluster.leader().await;
+    let to = cluster.follower().await;
+    // Asked of one that does not lead: the leader does it.
+    cluster
+        .node(to)
+        .administer(Change::Transfer(to))
+        .await
+        .unwrap();
+    eventually("the node asked for leads", async || {
+        cluster.leader().await == to
+    })
+    .await;
+    // A leader that is to be removed hands over first.
+    cluster
+        .node(leader)
+        .administer(Change::Remove(to))
+        .await
+        .unwrap();
+    let voters = cluster.node(leader).consensus().voters();
+    assert!(!voters.contains(&to), "{voters:?}");
+    cluster
+        .node(leader)
+        .append(put("key", "value"))
+        .await
+        .unwrap();
+    cluster.stop_all().await;
+}
