@@ -9,203 +9,18 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::limits;
+use crate::peer::JoinToken;
 use crate::units::{self, UnitError};
+
+mod settings;
+
+pub use settings::{Kind, SETTINGS, Setting};
 
 /// Name of the settings file that is read from the working directory when none is named.
 pub const FILE_NAME: &str = "scribe.toml";
 
-/// Largest settings file that is read. The sample is 4 KiB.
+/// Largest settings file that is read. The sample is 7 KiB.
 const FILE_LENGTH_MAX: u64 = 1 << 20;
-
-/// What a setting's text means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// A path, relative to the working directory.
-    Path,
-    /// An address `host:port`.
-    Address,
-    /// Any text.
-    Text,
-    /// `true` or `false`.
-    Flag,
-    /// A size such as `64MiB`.
-    Bytes,
-    /// A duration such as `50ms`.
-    Duration,
-    /// A whole number.
-    Count,
-}
-
-/// One thing that can be set.
-#[derive(Debug, Clone, Copy)]
-pub struct Setting {
-    /// Key in `scribe.toml`; the variable is `SCRIBE_` and it in capitals.
-    pub name: &'static str,
-    /// Command line flag, with its dashes.
-    pub flag: &'static str,
-    /// What its text means.
-    pub kind: Kind,
-    /// Default, as a user would write it; empty when there is none.
-    pub default: &'static str,
-    /// Smallest and largest number allowed (bytes, milliseconds or count).
-    pub range: (u64, u64),
-    /// What it is for, in one line.
-    pub help: &'static str,
-}
-
-impl Setting {
-    /// The environment variable that sets it: `SCRIBE_DATA_DIR` for `data_dir`.
-    pub fn variable(&self) -> String {
-        format!("SCRIBE_{}", self.name.to_ascii_uppercase())
-    }
-}
-
-const ANY: (u64, u64) = (0, u64::MAX);
-const GIB: u64 = 1 << 30;
-
-const fn setting(
-    name: &'static str,
-    flag: &'static str,
-    kind: Kind,
-    default: &'static str,
-    range: (u64, u64),
-    help: &'static str,
-) -> Setting {
-    Setting {
-        name,
-        flag,
-        kind,
-        default,
-        range,
-        help,
-    }
-}
-
-/// Everything that can be set, in the order of the sample file.
-pub const SETTINGS: &[Setting] = &[
-    setting(
-        "data_dir",
-        "--data-dir",
-        Kind::Path,
-        "./scribe-data",
-        ANY,
-        "where the ledger is stored",
-    ),
-    setting(
-        "key_dir",
-        "--key-dir",
-        Kind::Path,
-        "./scribe-keys",
-        ANY,
-        "where the private keys and the last signed head are; keep it out of backups of data_dir",
-    ),
-    setting(
-        "http_addr",
-        "--http-addr",
-        Kind::Address,
-        "127.0.0.1:8001",
-        ANY,
-        "where the HTTP API listens",
-    ),
-    setting(
-        "raft_addr",
-        "--raft-addr",
-        Kind::Address,
-        "127.0.0.1:9001",
-        ANY,
-        "this node's address for its peers",
-    ),
-    setting(
-        "insecure",
-        "--insecure",
-        Kind::Flag,
-        "false",
-        ANY,
-        "allow an http_addr that other machines can reach: there is no authentication, with TLS or without",
-    ),
-    setting(
-        "http_tls_cert",
-        "--http-tls-cert",
-        Kind::Path,
-        "",
-        ANY,
-        "PEM file with the certificate chain the HTTP API shows; plain HTTP when empty",
-    ),
-    setting(
-        "http_tls_key",
-        "--http-tls-key",
-        Kind::Path,
-        "",
-        ANY,
-        "PEM file with the private key of http_tls_cert",
-    ),
-    setting(
-        "origin",
-        "--origin",
-        Kind::Text,
-        "",
-        ANY,
-        "name of a new ledger, the first line of each checkpoint; made from the key when empty",
-    ),
-    setting(
-        "value_length_max",
-        "--value-length-max",
-        Kind::Bytes,
-        "8MiB",
-        (1, limits::VALUE_LENGTH_CEILING as u64),
-        "longest value accepted",
-    ),
-    setting(
-        "publish_interval",
-        "--publish-interval",
-        Kind::Duration,
-        "1s",
-        (10, 3_600_000),
-        "how often a checkpoint is signed while there are new entries",
-    ),
-    setting(
-        "disk_reserve",
-        "--disk-reserve",
-        Kind::Bytes,
-        "256MiB",
-        ANY,
-        "free disk space below which writes are refused (507) while reads go on",
-    ),
-    setting(
-        "index_cache",
-        "--index-cache",
-        Kind::Bytes,
-        "64MiB",
-        (MIB, 64 * GIB),
-        "memory for the key index",
-    ),
-    setting(
-        "entry_cache",
-        "--entry-cache",
-        Kind::Bytes,
-        "48MiB",
-        (MIB, 64 * GIB),
-        "memory for entries read often",
-    ),
-    setting(
-        "scrub_rate",
-        "--scrub-rate",
-        Kind::Bytes,
-        "8MiB",
-        ANY,
-        "bytes re-read and re-hashed per second in the background; 0 turns it off",
-    ),
-    setting(
-        "log",
-        "--log",
-        Kind::Text,
-        "info",
-        ANY,
-        "what is logged to stderr: error, warn, info, debug, trace, or a filter like info,scribe=debug",
-    ),
-];
-
-const MIB: u64 = limits::MIB as u64;
 
 /// Variables of the command line tool that are not settings of the node.
 const OTHER_VARIABLES: [&str; 3] = ["SCRIBE_SERVER", "SCRIBE_OUTPUT", "SCRIBE_CONFIG"];
@@ -255,12 +70,32 @@ pub struct Config {
     pub key_dir: PathBuf,
     /// Where the HTTP API listens.
     pub http_addr: SocketAddr,
-    /// This node's address for its peers.
+    /// Where clients reach the HTTP API; `None`: where it listens.
+    pub http_advertise_addr: Option<String>,
+    /// Where other nodes reach this one.
     pub raft_addr: String,
+    /// Where this node listens for others; `None`: at `raft_addr`.
+    pub raft_listen: Option<String>,
+    /// Whether nodes talk to each other without TLS.
+    pub raft_plaintext: bool,
     /// Whether other machines may reach the HTTP API, which has no authentication.
     pub insecure: bool,
     /// Files with the certificate chain and the private key of the HTTP API; `None`: plain HTTP.
     pub http_tls: Option<(PathBuf, PathBuf)>,
+    /// Token to join a cluster with, or the path of a file that holds it.
+    pub join: Option<String>,
+    /// Whether this node never asks to become a voter.
+    pub learner: bool,
+    /// Log entries received and not applied beyond which the node is not ready.
+    pub ready_lag_max: u64,
+    /// How often a leader says that it is there.
+    pub heartbeat_interval_ms: u64,
+    /// Shortest silence after which another leader is elected.
+    pub election_timeout_min_ms: u64,
+    /// Longest such silence.
+    pub election_timeout_max_ms: u64,
+    /// How fast sealed segments are fetched from other nodes; 0: no limit.
+    pub snapshot_bytes_per_second: u64,
     /// Name of a new ledger; `None`: made from the key.
     pub origin: Option<String>,
     /// Longest value accepted, in bytes.
@@ -437,9 +272,19 @@ pub fn resolve(
         data_dir: values.path("data_dir")?,
         key_dir: values.path("key_dir")?,
         http_addr: values.socket_address("http_addr")?,
+        http_advertise_addr: values.optional_address("http_advertise_addr")?,
         raft_addr: values.address("raft_addr")?,
+        raft_listen: values.optional_address("raft_listen")?,
+        raft_plaintext: values.flag("raft_plaintext")?,
         insecure: values.flag("insecure")?,
         http_tls: values.both_paths("http_tls_cert", "http_tls_key")?,
+        join: values.secret("join"),
+        learner: values.flag("learner")?,
+        ready_lag_max: values.number("ready_lag_max")?,
+        heartbeat_interval_ms: values.number("heartbeat_interval")?,
+        election_timeout_min_ms: values.election_timeout_min()?,
+        election_timeout_max_ms: values.election_timeout_max()?,
+        snapshot_bytes_per_second: values.number("snapshot_bytes_per_second")?,
         origin: values.origin()?,
         value_length_max: usize::try_from(values.number("value_length_max")?)
             .unwrap_or(limits::VALUE_LENGTH_CEILING),
@@ -549,6 +394,52 @@ impl Values {
                 "an address is a host and a port, like `127.0.0.1:9001`",
             )),
         }
+    }
+
+    /// As [`Values::address`]; `None` when it is empty.
+    fn optional_address(&self, name: &'static str) -> Result<Option<String>, ConfigError> {
+        match self.text(name) {
+            "" => Ok(None),
+            _ => self.address(name).map(Some),
+        }
+    }
+
+    /// A text that may be a secret: whoever prints the settings gets to see that it is there, and no more.
+    fn secret(&mut self, name: &'static str) -> Option<String> {
+        let at = self.position(name);
+        let text = self.resolved[at].value.clone();
+        if text.is_empty() {
+            return None;
+        }
+        if JoinToken::looks_like(&text) {
+            self.resolved[at].value = "(a token)".to_owned();
+        }
+        Some(text)
+    }
+
+    /// A follower must hear at least one heartbeat before it gives its leader up.
+    fn election_timeout_min(&mut self) -> Result<u64, ConfigError> {
+        let heartbeat_ms = self.number("heartbeat_interval")?;
+        let shortest_ms = self.number("election_timeout_min")?;
+        if shortest_ms < 2 * heartbeat_ms {
+            let heartbeat = units::format_duration_ms(heartbeat_ms);
+            let rule =
+                format!("it must be at least twice heartbeat_interval, which is {heartbeat}");
+            return Err(self.invalid("election_timeout_min", rule));
+        }
+        Ok(shortest_ms)
+    }
+
+    /// Timeouts are drawn from a range, so that two followers rarely stand for election at once.
+    fn election_timeout_max(&mut self) -> Result<u64, ConfigError> {
+        let shortest_ms = self.number("election_timeout_min")?;
+        let longest_ms = self.number("election_timeout_max")?;
+        if longest_ms <= shortest_ms {
+            let shortest = units::format_duration_ms(shortest_ms);
+            let rule = format!("it must be more than election_timeout_min, which is {shortest}");
+            return Err(self.invalid("election_timeout_max", rule));
+        }
+        Ok(longest_ms)
     }
 
     fn socket_address(&self, name: &'static str) -> Result<SocketAddr, ConfigError> {

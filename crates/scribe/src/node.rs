@@ -232,6 +232,8 @@ struct Inner {
     options: NodeOptions,
     open_report: OpenReport,
     disk_full: Arc<AtomicBool>,
+    /// Whether the node is about to stop: it still serves, and should not be sent anything new.
+    leaving: AtomicBool,
     scrub: Arc<ScrubStats>,
     scrubber: Mutex<Option<Scrubber>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -500,6 +502,9 @@ impl Node {
 
     /// Whether the node should be sent traffic, and if not, why.
     pub fn ready(&self) -> Result<(), String> {
+        if self.inner.leaving.load(Ordering::Relaxed) {
+            return Err("the node is stopping".to_owned());
+        }
         let health = self.health();
         if let Some(fatal) = health.fatal {
             return Err(fatal);

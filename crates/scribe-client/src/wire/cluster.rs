@@ -123,7 +123,7 @@ pub struct ClusterTokenRequest {
 /// Answer to `POST /v1/cluster/tokens` (201). The token is a secret: it lets one node in.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ClusterToken {
-    /// What `scribe cluster join` wants.
+    /// What `scribe serve --join` wants.
     pub token: String,
     /// When it expires, in milliseconds since 1970-01-01 UTC.
     pub expires_ms: u64,

@@ -6,6 +6,7 @@
 mod bench;
 mod check_config;
 mod checkpoint;
+mod cluster;
 mod delete;
 mod export;
 mod get;
@@ -81,6 +82,7 @@ enum Verb {
     Import(Box<import::Arguments>),
     Export(Box<export::Arguments>),
     Repair(Box<repair::Arguments>),
+    Cluster(Box<cluster::Arguments>),
     Keygen(keygen::Arguments),
     Bench(bench::Arguments),
     CheckConfig(Box<check_config::Arguments>),
@@ -128,6 +130,7 @@ async fn run(verb: Verb) -> Result<(), Failure> {
         Verb::Import(arguments) => import::run(*arguments).await,
         Verb::Export(arguments) => export::run(*arguments).await,
         Verb::Repair(arguments) => repair::run(*arguments).await,
+        Verb::Cluster(arguments) => cluster::run(*arguments).await,
         Verb::Keygen(arguments) => keygen::run(arguments),
         Verb::Bench(arguments) => bench::run(arguments).await,
         Verb::CheckConfig(arguments) => check_config::run(*arguments),
@@ -174,8 +177,10 @@ impl Args for SettingArgs {
                     .default_missing_value("true")
                     .value_name("true|false"),
                 Kind::Path => arg.value_name("DIR"),
+                Kind::File => arg.value_name("FILE"),
                 Kind::Address => arg.value_name("ADDRESS"),
                 Kind::Text => arg.value_name("TEXT"),
+                Kind::Token => arg.value_name("TOKEN|FILE"),
                 Kind::Bytes => arg.value_name("SIZE"),
                 Kind::Duration => arg.value_name("DURATION"),
                 Kind::Count => arg.value_name("N"),

@@ -6,8 +6,12 @@ use std::io::{self, IsTerminal as _, Write as _};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
+use crate::cluster::files::FilesError;
+use crate::cluster::join::JoinError;
 use crate::config::ConfigError;
 use crate::keys::KeyError;
+use crate::peer::TokenError;
+use crate::store::error::StoreError;
 
 /// What to do when no node answers.
 pub const NO_NODE_HINT: &str =
@@ -138,6 +142,46 @@ impl From<KeyError> for Failure {
             message: error.to_string(),
             hints: error.hint().into_iter().collect(),
         }
+    }
+}
+
+impl From<FilesError> for Failure {
+    fn from(error: FilesError) -> Failure {
+        match error {
+            FilesError::Key(error) => error.into(),
+            FilesError::Exists { .. } => Failure::user(error.to_string()),
+            other => Failure::unexpected(other.to_string()),
+        }
+    }
+}
+
+impl From<JoinError> for Failure {
+    fn from(error: JoinError) -> Failure {
+        let hint = error.hint().map(str::to_owned);
+        match error {
+            JoinError::Files(error) => error.into(),
+            JoinError::Refused(message) => Failure::user(message).maybe_hint(hint),
+            other => Failure::unexpected(other.to_string()).maybe_hint(hint),
+        }
+    }
+}
+
+impl From<TokenError> for Failure {
+    fn from(error: TokenError) -> Failure {
+        let hint = error.hint().map(str::to_owned);
+        Failure::user(error.to_string()).maybe_hint(hint)
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Failure {
+        // Its message carries its next step on a line of its own.
+        let message = error.to_string();
+        let (rule, hint) = match message.split_once("\nhint: ") {
+            Some((rule, hint)) => (rule, Some(hint.to_owned())),
+            None => (message.as_str(), None),
+        };
+        Failure::unexpected(rule).maybe_hint(hint)
     }
 }
 

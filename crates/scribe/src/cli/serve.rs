@@ -1,14 +1,19 @@
 //! `scribe serve`: starts a node and stays until it is told to stop.
 
-use std::future::Future;
-use std::io::IsTerminal as _;
+mod joining;
 
-use tokio::signal::unix::{SignalKind, signal};
+use std::future::Future;
+use std::io::{IsTerminal as _, Read as _};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::SettingArgs;
 use super::output::{Failure, say};
 use crate::config::Config;
-use crate::http::{self, HttpOptions};
+use crate::consensus::ConsensusOptions;
+use crate::http::{self, HttpOptions, HttpTls};
 use crate::node::{Node, NodeOptions};
 
 /// Start a node (what `scribe` alone does)
@@ -16,6 +21,9 @@ use crate::node::{Node, NodeOptions};
 /// Makes the data and key directories when they are missing, then serves the HTTP API until SIGINT or SIGTERM. Each
 /// setting can be given as a flag, as a SCRIBE_* variable or in scribe.toml, in this order. Stop it at any time, also
 /// with kill -9: what was acknowledged is on disk.
+///
+/// A node whose key directory says that it is a member of a cluster takes its place there; any other runs alone. With
+/// --join, a node with new directories joins a cluster first. SIGHUP takes certificates that were replaced into use.
 #[derive(Debug, Default, clap::Args)]
 #[command(
     after_help = "Example: a ledger under a name of your own, elsewhere on the disk
@@ -23,17 +31,25 @@ use crate::node::{Node, NodeOptions};
 
 Then, from another terminal:
   $ curl -X PUT --data-binary 'hello' http://127.0.0.1:8001/v1/keys/greeting
-  $ scribe get greeting"
+  $ scribe get greeting
+
+Example: a new node joins a cluster, with a token from `scribe cluster token`
+  $ scribe serve --join token --raft-addr 10.0.0.4:9001
+
+`scribe cluster --help` shows how to make a cluster."
 )]
 pub struct Arguments {
     #[command(flatten)]
     settings: SettingArgs,
+    /// Stop when standard input is closed: how `scribe cluster up` holds its nodes
+    #[arg(long, hide = true)]
+    stop_with_stdin: bool,
 }
 
 /// Runs the command.
 ///
 /// # Errors
-/// Wrong settings, a node that cannot start, and a node that had to stop by itself.
+/// Wrong settings, a node that cannot start or join, and a node that had to stop by itself.
 pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let config = arguments.settings.load()?;
     config.check_exposure()?;
@@ -43,17 +59,29 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     }
     // Asked for first, so that a signal during a long recovery is not lost.
     let stop = stop_signal()?;
+    let parent_gone = parent_gone(arguments.stop_with_stdin)?;
+    let hangup = hangup_signal()?;
 
-    let http_options = http_options(&config);
+    let mut http_options = http_options(&config)?;
+    let tls = http_options.tls.clone();
+    let scheme = if tls.is_some() { "https" } else { "http" };
     let listener = http::bind(&http_options).await.map_err(|error| {
         Failure::user(format!("cannot listen on {}: {error}", config.http_addr))
             .hint("another node may be running; --http-addr 127.0.0.1:0 takes any free port")
     })?;
     let address = listener.local_addr();
     let mut options = node_options(&config);
-    options.http_addr = address.to_string();
+    options.http_addr = advertised(&config, address);
+    http_options.http_addr.clone_from(&options.http_addr);
+    if let Some(token) = &config.join {
+        joining::join(token, &mut options).await?;
+    }
     let node = start_node(options).await?;
-    announce(&config, &node, &format!("http://{address}"));
+    // `scribe cluster up` says the rest for all of its nodes at once.
+    match arguments.stop_with_stdin {
+        true => say(format_args!("node {} runs", node.health().node_id)),
+        false => announce(&config, &node, &format!("{scheme}://{address}")),
+    }
 
     let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
     let serving = http::serve(listener, node.clone(), http_options, async {
@@ -61,23 +89,32 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         let _ = stopped.await;
     });
     tokio::pin!(serving);
+    let failed = |error| Failure::unexpected(format!("the HTTP server failed: {error}"));
     let outcome = tokio::select! {
         outcome = &mut serving => match outcome {
             Ok(()) => Err(Failure::unexpected("the HTTP server stopped by itself")),
-            Err(error) => Err(Failure::unexpected(format!("the HTTP server failed: {error}"))),
+            Err(error) => Err(failed(error)),
         },
         reason = node.fatal() => {
             Err(Failure::unexpected(format!("the node stopped itself: {reason}"))
                 .hint("what was acknowledged is on disk; see docs/operating.md before starting again"))
         }
-        () = stop => {
-            tracing::info!("stopping: requests in flight are finished first; a second signal ends at once");
-            let _ = stopping.send(());
-            let again = stop_signal()?;
+        () = async {
             tokio::select! {
-                outcome = &mut serving => {
-                    outcome.map_err(|error| Failure::unexpected(format!("the HTTP server failed: {error}")))
-                }
+                () = stop => {}
+                () = parent_gone => {}
+                () = reload(&node, tls.as_deref(), hangup) => {}
+            }
+        } => {
+            tracing::info!("stopping: requests in flight are finished first; a second signal ends at once");
+            let again = stop_signal()?;
+            // Clients are served until another node leads: what arrives meanwhile is carried there.
+            let leave = async {
+                node.leave().await;
+                let _ = stopping.send(());
+            };
+            tokio::select! {
+                (outcome, ()) = async { tokio::join!(&mut serving, leave) } => outcome.map_err(failed),
                 () = again => Ok(()),
             }
         }
@@ -103,6 +140,10 @@ pub(super) fn node_options(config: &Config) -> NodeOptions {
         data_dir: config.data_dir.clone(),
         key_dir: config.key_dir.clone(),
         raft_addr: config.raft_addr.clone(),
+        raft_listen: config.raft_listen.clone().unwrap_or_default(),
+        raft_plaintext: config.raft_plaintext,
+        stay_learner: config.learner,
+        ready_lag_max: config.ready_lag_max,
         http_addr: config.http_addr.to_string(),
         origin: config.origin.clone(),
         value_length_max: config.value_length_max,
@@ -111,16 +152,43 @@ pub(super) fn node_options(config: &Config) -> NodeOptions {
         index_cache_bytes: config.index_cache_bytes,
         entry_cache_bytes: config.entry_cache_bytes,
         scrub_bytes_per_second: config.scrub_bytes_per_second,
+        consensus: ConsensusOptions {
+            heartbeat_interval_ms: config.heartbeat_interval_ms,
+            election_timeout_min_ms: config.election_timeout_min_ms,
+            election_timeout_max_ms: config.election_timeout_max_ms,
+            snapshot_bytes_per_second: config.snapshot_bytes_per_second,
+        },
         ..NodeOptions::default()
     }
 }
 
-fn http_options(config: &Config) -> HttpOptions {
-    HttpOptions {
+fn http_options(config: &Config) -> Result<HttpOptions, Failure> {
+    let tls = match &config.http_tls {
+        Some((certificate, key)) => {
+            let tls = HttpTls::load(certificate, key)
+                .map_err(|error| Failure::user(error.to_string()))?;
+            Some(Arc::new(tls))
+        }
+        None => None,
+    };
+    Ok(HttpOptions {
         addr: config.http_addr,
         value_length_max: config.value_length_max,
         raft_addr: config.raft_addr.clone(),
+        tls,
         ..HttpOptions::default()
+    })
+}
+
+/// Where clients reach the HTTP API, as other nodes are told.
+fn advertised(config: &Config, bound: SocketAddr) -> String {
+    if let Some(address) = &config.http_advertise_addr {
+        return address.clone();
+    }
+    // Nobody can connect to "every address"; where others reach this node, clients mostly do too.
+    match config.raft_addr.rsplit_once(':') {
+        Some((host, _)) if bound.ip().is_unspecified() => format!("{host}:{}", bound.port()),
+        _ => bound.to_string(),
     }
 }
 
@@ -128,15 +196,17 @@ fn http_options(config: &Config) -> HttpOptions {
 fn announce(config: &Config, node: &Node, url: &str) {
     let ledger = node.ledger();
     let public_key = ledger.verifier_keys.first().map_or("", String::as_str);
+    // A member of a cluster serves when a majority of it runs, which may be later.
+    let state = if node.is_alone() { "is ready" } else { "runs" };
     say(format_args!(
-        "scribe {version} is ready
+        "scribe {version} {state}
 
   URL         {url}
   origin      {origin}
   public key  {public_key}
   data        {data}
   keys        {keys}
-
+{cluster}
 Try it:
   curl -X PUT --data-binary 'hello' {url}/v1/keys/greeting
 ",
@@ -144,7 +214,34 @@ Try it:
         origin = ledger.origin,
         data = config.data_dir.display(),
         keys = config.key_dir.display(),
+        cluster = cluster_facts(node),
     ));
+}
+
+/// Who the node is in its cluster, a line each; nothing for a node that runs alone.
+fn cluster_facts(node: &Node) -> String {
+    let Some(cluster_id) = node.cluster_id() else {
+        return String::new();
+    };
+    let members = node.members().into_iter().map(|member| {
+        let role = if member.voter { "" } else { " (learner)" };
+        format!("{} at {}{role}", member.node_id, member.address.raft_addr)
+    });
+    let members = members.collect::<Vec<_>>().join(", ");
+    format!(
+        "
+  node        {id} of cluster {cluster_id}
+  raft        {raft}
+  members     {members}
+",
+        id = node.health().node_id,
+        raft = node.raft_addr(),
+        members = if members.is_empty() {
+            "not known yet"
+        } else {
+            &members
+        },
+    )
 }
 
 /// Refuses a log filter that cannot be parsed.
@@ -163,9 +260,10 @@ pub(super) fn check_log_filter(filter: &str) -> Result<tracing_subscriber::EnvFi
 
 /// Sends logs to stderr. A second call in one process changes nothing.
 pub(super) fn start_logging(filter: &str) -> Result<(), Failure> {
-    // At `info` the libraries below would tell more than the node itself.
+    // At `info` the libraries below would tell more than the node itself, and openraft would warn of a node that is away
+    // at each heartbeat.
     let filter = match filter {
-        "info" => "warn,scribe=info",
+        "info" => "warn,openraft=error,scribe=info",
         other => other,
     };
     let subscriber = tracing_subscriber::fmt()
@@ -178,8 +276,7 @@ pub(super) fn start_logging(filter: &str) -> Result<(), Failure> {
 }
 
 /// Resolves at the next SIGINT or SIGTERM; both are caught from now on.
-fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
-    let unavailable = |error| Failure::unexpected(format!("cannot listen for signals: {error}"));
+pub(super) fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(unavailable)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(unavailable)?;
     Ok(async move {
@@ -188,4 +285,52 @@ fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
             _ = terminate.recv() => {}
         }
     })
+}
+
+fn unavailable(error: std::io::Error) -> Failure {
+    Failure::unexpected(format!("cannot listen for signals: {error}"))
+}
+
+/// SIGHUP, which is caught from now on.
+fn hangup_signal() -> Result<Signal, Failure> {
+    signal(SignalKind::hangup()).map_err(unavailable)
+}
+
+/// Takes replaced certificates into use at each SIGHUP. Resolves when the signal means what it meant originally: the
+/// terminal this node was started from is gone.
+async fn reload(node: &Node, tls: Option<&HttpTls>, mut hangup: Signal) {
+    let had_terminal = std::io::stdin().is_terminal();
+    while hangup.recv().await.is_some() {
+        if had_terminal && !std::io::stdin().is_terminal() {
+            return;
+        }
+        if let Err(error) = node.reload_certificates() {
+            tracing::error!(%error, "SIGHUP: towards other nodes the old certificate stays in use");
+        }
+        if let Some(Err(error)) = tls.map(HttpTls::reload) {
+            tracing::error!(%error, "SIGHUP: towards clients the old certificate stays in use");
+        }
+        tracing::info!("SIGHUP: certificates were read again");
+    }
+    std::future::pending().await
+}
+
+/// Resolves when standard input is closed, if that is to be watched: the process that started this node is gone.
+fn parent_gone(watched: bool) -> Result<impl Future<Output = ()>, Failure> {
+    let (gone, closed) = tokio::sync::oneshot::channel::<()>();
+    if watched {
+        // A thread of its own: a read of standard input cannot be cancelled, and must not hold the runtime up.
+        std::thread::Builder::new()
+            .name("parent".to_owned())
+            .spawn(move || {
+                let mut byte = [0];
+                while matches!(std::io::stdin().read(&mut byte), Ok(1..)) {}
+                drop(gone);
+            })
+            .map_err(|error| Failure::unexpected(format!("cannot start threads: {error}")))?;
+        return Ok(futures::future::Either::Left(async {
+            let _ = closed.await;
+        }));
+    }
+    Ok(futures::future::Either::Right(std::future::pending()))
 }

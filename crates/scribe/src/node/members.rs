@@ -9,7 +9,7 @@ use prost::Message as _;
 use tokio::time::Instant;
 
 use super::{Node, REQUEST_TIMEOUT, serving};
-use crate::cluster::files::{CERTIFICATE_VALIDITY, FilesError};
+use crate::cluster::files::{CERTIFICATE_VALIDITY, FilesError, hex};
 use crate::cluster::wire::{
     AdminAnswer, AdminRequest, JoinAnswer, JoinRequest, StatusAnswer, admin, kind, parts,
 };
@@ -96,6 +96,22 @@ impl Node {
     /// Whether this node is no member of a cluster: nobody can join it, and it has no peers.
     pub fn is_alone(&self) -> bool {
         self.inner.files.is_none()
+    }
+
+    /// The cluster this node is a member of, in hexadecimal; `None` on a node that runs alone.
+    pub fn cluster_id(&self) -> Option<String> {
+        let files = self.inner.files.as_ref()?;
+        Some(hex(&files.cluster_id))
+    }
+
+    /// Host and port other nodes reach this one at, with the port it got.
+    pub fn raft_addr(&self) -> &str {
+        &self.inner.options.raft_addr
+    }
+
+    /// Every member this node knows of now; none before it has heard from the cluster it joins.
+    pub fn members(&self) -> Vec<Member> {
+        self.inner.consensus.members()
     }
 
     /// Counters of the connections from other nodes; `None` on a node that runs alone.

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -166,6 +166,7 @@ impl Node {
                 options,
                 open_report,
                 disk_full,
+                leaving: AtomicBool::new(false),
                 scrub,
                 scrubber: Mutex::new(scrubber),
                 tasks: Mutex::new(vec![sequencer_task, publisher_task, disk_task, purge_task]),
@@ -194,10 +195,17 @@ impl Node {
         self.inner.tasks.lock().push(handle);
     }
 
+    /// Prepares a planned stop while clients are still served: the node is not ready any more, and a leader hands
+    /// leadership to another voter. What clients send until [`Node::shutdown`] goes to that one.
+    pub async fn leave(&self) {
+        self.inner.leaving.store(true, Ordering::Relaxed);
+        self.hand_over().await;
+    }
+
     /// Stops: a leader hands leadership to another voter first, no new writes are taken, what was proposed is settled,
     /// the Raft core ends, the store is closed. A kill at any point loses nothing that was acknowledged.
     pub async fn shutdown(&self) {
-        self.hand_over().await;
+        self.leave().await;
         let tasks = std::mem::take(&mut *self.inner.tasks.lock());
         drop(self.inner.scrubber.lock().take());
         let server = self.inner.raft_server.lock().take();

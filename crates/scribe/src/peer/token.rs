@@ -117,6 +117,13 @@ pub struct JoinToken {
     pub expires_ms: u64,
 }
 
+impl JoinToken {
+    /// Whether a text is meant as a token, and not as the name of a file that holds one.
+    pub fn looks_like(text: &str) -> bool {
+        text.trim_start().starts_with(PREFIX)
+    }
+}
+
 impl fmt::Debug for JoinToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JoinToken")
