@@ -130,6 +130,7 @@ impl Client {
             from,
             limit: None,
             raw: false,
+            stale: false,
         }
     }
 
@@ -576,6 +577,7 @@ pub struct ReadEntries<'a> {
     from: u64,
     limit: Option<u64>,
     raw: bool,
+    stale: bool,
 }
 
 impl ReadEntries<'_> {
@@ -591,6 +593,12 @@ impl ReadEntries<'_> {
         self
     }
 
+    /// Takes what the node has applied, without asking the leader how far the ledger is.
+    pub fn stale(mut self) -> Self {
+        self.stale = true;
+        self
+    }
+
     /// Sends it, again if need be.
     ///
     /// # Errors
@@ -600,6 +608,7 @@ impl ReadEntries<'_> {
         call.query("from", self.from.to_string());
         call.query_some("limit", self.limit);
         call.query_some("raw", self.raw.then_some(true));
+        call.query_some("consistency", self.stale.then_some("stale"));
         self.client.call_json(&call, Safety::Read).await
     }
 }
