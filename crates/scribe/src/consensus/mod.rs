@@ -44,6 +44,9 @@ pub use type_config::{AppliedOutcome, NodeId, PeerAddress, Proposal, TypeConfig}
 use crate::store::Store;
 use crate::store::frame::LogIndex;
 
+/// The name under which the library behind this module logs.
+pub const LOG_TARGET: &str = "openraft";
+
 /// Timers of the Raft core, in milliseconds. The defaults fit a local network and SSDs; they must exceed the 99th
 /// percentile of a sync plus a round trip, and the election timeout ten times that.
 #[derive(Debug, Clone, Copy)]
@@ -205,15 +208,12 @@ impl ConsensusNode {
         let log_store = LogStore::new(store.log().clone());
         let state_machine = StateMachine::new(store.clone());
         let overrides = Overrides::default();
-        let raft = Raft::new(
-            node_id,
-            Arc::new(config),
-            NetworkFactory::new(node_id, transport.clone(), Arc::clone(&overrides)),
-            log_store,
-            state_machine,
-        )
-        .await
-        .map_err(|fatal| ConsensusError::Stopped(fatal.to_string()))?;
+        let network = NetworkFactory::new(node_id, transport.clone(), Arc::clone(&overrides));
+        let newest = network.newest_membership();
+        let raft = Raft::new(node_id, Arc::new(config), network, log_store, state_machine)
+            .await
+            .map_err(|fatal| ConsensusError::Stopped(fatal.to_string()))?;
+        newest.follow(raft.metrics());
         let leadership = follow_leadership(&raft);
         let node = Self {
             raft,

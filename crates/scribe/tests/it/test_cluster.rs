@@ -116,6 +116,14 @@ impl TestCluster {
         files.node_id
     }
 
+    /// Starts a node that was stopped at an address it did not have before.
+    pub async fn start_elsewhere(&mut self, id: u64) {
+        if let Some(options) = self.options.get_mut(&id) {
+            options.raft_addr = free_address();
+        }
+        self.start(id).await;
+    }
+
     pub async fn stop(&mut self, id: u64) {
         if let Some(node) = self.nodes.remove(&id) {
             node.shutdown().await;
