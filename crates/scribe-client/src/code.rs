@@ -68,6 +68,8 @@ codes! {
     DiskFull = "disk_full", 507, "The disk is nearly full";
     /// The value was erased; its leaf and its proofs remain. Reserved.
     Erased = "erased", 410, "The value was erased";
+    /// Who asks may not: a change of the cluster is taken from the node's own machine alone.
+    Forbidden = "forbidden", 403, "Not allowed from here";
     /// `at`, `index` or a tree size lies beyond the end of the ledger.
     Future = "future", 400, "Beyond the end of the ledger";
     /// The request head is longer than the node takes.
@@ -116,6 +118,8 @@ codes! {
     UnknownParameter = "unknown_parameter", 400, "Unknown query parameter";
     /// The request has a Content-Encoding; bodies are taken as they are.
     UnsupportedEncoding = "unsupported_encoding", 415, "The encoding is not supported";
+    /// The body is not of the media type this route takes.
+    UnsupportedMediaType = "unsupported_media_type", 415, "The media type is not supported";
     /// The request target is longer than the node takes.
     UriTooLong = "uri_too_long", 414, "The URI is too long";
     /// The value is longer than the node is configured to take.
@@ -145,6 +149,7 @@ impl ErrorCode {
             | ErrorCode::Deleted
             | ErrorCode::DiskFull
             | ErrorCode::Erased
+            | ErrorCode::Forbidden
             | ErrorCode::Future
             | ErrorCode::HeadersTooLarge
             | ErrorCode::IdempotencyMismatch
@@ -162,6 +167,7 @@ impl ErrorCode {
             | ErrorCode::Unauthorized
             | ErrorCode::UnknownParameter
             | ErrorCode::UnsupportedEncoding
+            | ErrorCode::UnsupportedMediaType
             | ErrorCode::UriTooLong
             | ErrorCode::ValueTooLarge => false,
         }

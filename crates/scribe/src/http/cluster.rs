@@ -1,7 +1,7 @@
 //! `/v1/cluster…`: who the members are, how each of them is, and what an operator changes.
 //!
 //! Any node takes these requests: it asks every member how it is, and has the leader carry changes out. What a change
-//! may do is decided there; this module only says what came of it.
+//! may do is decided there, who may ask for one in `operator`; this module only says what came of it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +20,7 @@ use serde::de::DeserializeOwned;
 use super::body::{ReplyBody, read_body};
 use super::connection::Watch;
 use super::error::{ApiError, bad_json, json_bytes, json_reply};
+use super::operator::Operator;
 use super::request::{self, Query};
 use super::{App, headers, health};
 use crate::limits;
@@ -36,10 +37,11 @@ pub(super) async fn cluster(
     let members = members_of(&app).await;
     let node = health::now(&app);
     let voters = members.iter().filter(|member| member.role == VOTER).count();
+    let answering = answering(&members);
     Ok(fresh(json_reply(&Cluster {
         leader: node.current_leader,
         node,
-        failures_tolerated: failures_tolerated(voters),
+        failures_tolerated: failures_tolerated(voters, answering),
         warning: warning(voters, &members),
         members,
     })))
@@ -82,6 +84,7 @@ pub(super) async fn leader(
 /// `POST /v1/cluster/tokens`
 pub(super) async fn token(
     State(app): State<App>,
+    _: Operator,
     request: Request,
 ) -> Result<Response<ReplyBody>, ApiError> {
     Query::parse(request.uri().query(), &[])?;
@@ -113,43 +116,47 @@ pub(super) async fn token(
 /// `POST /v1/cluster/members/{id}/promote`
 pub(super) async fn promote(
     State(app): State<App>,
+    operator: Operator,
     request: Request,
 ) -> Result<Response<ReplyBody>, ApiError> {
     Query::parse(request.uri().query(), &[])?;
     let id = member_id(request.uri().path())?;
     let Nothing {} = read_json(&app, request).await?;
-    change(&app, Change::Promote(id)).await
+    change(&app, operator, Change::Promote(id)).await
 }
 
 /// `DELETE /v1/cluster/members/{id}`
 pub(super) async fn remove(
     State(app): State<App>,
+    operator: Operator,
     request: Request,
 ) -> Result<Response<ReplyBody>, ApiError> {
     Query::parse(request.uri().query(), &[])?;
     let id = member_id(request.uri().path())?;
-    change(&app, Change::Remove(id)).await
+    change(&app, operator, Change::Remove(id)).await
 }
 
 /// `POST /v1/cluster/members/{id}/replace`
 pub(super) async fn replace(
     State(app): State<App>,
+    operator: Operator,
     request: Request,
 ) -> Result<Response<ReplyBody>, ApiError> {
     Query::parse(request.uri().query(), &[])?;
     let old = member_id(request.uri().path())?;
     let ReplaceRequest { by } = read_json(&app, request).await?;
-    change(&app, Change::Replace { old, by }).await
+    change(&app, operator, Change::Replace { old, by }).await
 }
 
 /// `POST /v1/cluster/leader`
 pub(super) async fn transfer(
     State(app): State<App>,
+    operator: Operator,
     request: Request,
 ) -> Result<Response<ReplyBody>, ApiError> {
     Query::parse(request.uri().query(), &[])?;
     let LeaderRequest { node_id } = read_json(&app, request).await?;
-    change(&app, Change::Transfer(node_id)).await
+    change(&app, operator, Change::Transfer(node_id)).await
 }
 
 /// A body that says nothing more.
@@ -157,7 +164,11 @@ pub(super) async fn transfer(
 #[serde(deny_unknown_fields)]
 struct Nothing {}
 
-async fn change(app: &App, change: Change) -> Result<Response<ReplyBody>, ApiError> {
+async fn change(
+    app: &App,
+    _: Operator,
+    change: Change,
+) -> Result<Response<ReplyBody>, ApiError> {
     app.node.administer(change).await?;
     Ok(fresh(json_reply(&ClusterChanged { done: true })))
 }
@@ -271,9 +282,17 @@ fn member(status: MemberStatus, leaders_last: Option<u64>) -> Member {
     answer
 }
 
-/// Voters that may fail while a majority is left.
-fn failures_tolerated(voters: usize) -> u64 {
-    (voters.saturating_sub(1) / 2) as u64
+/// Voters that answer.
+fn answering(members: &[Member]) -> usize {
+    members
+        .iter()
+        .filter(|member| member.role == VOTER && member.reachable)
+        .count()
+}
+
+/// Voters that may fail from now on while a majority is left; those that do not answer have failed already.
+fn failures_tolerated(voters: usize, answering: usize) -> u64 {
+    answering.saturating_sub(voters / 2 + 1) as u64
 }
 
 fn warning(voters: usize, members: &[Member]) -> Option<String> {
@@ -283,10 +302,7 @@ fn warning(voters: usize, members: &[Member]) -> Option<String> {
             "two voters tolerate no failure: while either is gone nothing can be written; add a third".to_owned(),
         );
     }
-    let up = members
-        .iter()
-        .filter(|member| member.role == VOTER && member.reachable)
-        .count();
+    let up = answering(members);
     if voters > 2 && up <= voters / 2 + 1 && up < voters {
         warnings.push(format!(
             "{up} of {voters} voters answer, a majority is {}",
@@ -339,7 +355,11 @@ mod tests {
     #[test]
     fn failures_tolerated_leave_a_majority() {
         for (voters, tolerated) in [(0, 0), (1, 0), (2, 0), (3, 1), (4, 1), (5, 2), (7, 3)] {
-            assert_eq!(failures_tolerated(voters), tolerated, "{voters} voters");
+            assert_eq!(failures_tolerated(voters, voters), tolerated, "{voters} voters");
+        }
+        for (voters, answering, tolerated) in [(3, 2, 0), (3, 1, 0), (3, 0, 0), (5, 4, 1), (5, 3, 0), (4, 3, 0)] {
+            let found = failures_tolerated(voters, answering);
+            assert_eq!(found, tolerated, "{answering} of {voters}");
         }
     }
 

@@ -13,6 +13,7 @@
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
@@ -62,6 +63,7 @@ impl CoarseClock {
 /// What the sweeper watches of one connection.
 #[derive(Debug)]
 pub(super) struct Watch {
+    peer: IpAddr,
     clock: Arc<CoarseClock>,
     phase: AtomicU8,
     deadline_ms: AtomicU64,
@@ -72,9 +74,10 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    fn new(clock: Arc<CoarseClock>) -> Watch {
+    fn new(peer: IpAddr, clock: Arc<CoarseClock>) -> Watch {
         let deadline_ms = AtomicU64::new(clock.now() + limits::HTTP_IDLE_TIMEOUT_MS);
         Watch {
+            peer,
             clock,
             phase: AtomicU8::new(IDLE),
             deadline_ms,
@@ -83,6 +86,11 @@ impl Watch {
             linger: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         }
+    }
+
+    /// Who is at the other end of the TCP connection, whatever the request says of itself.
+    pub(super) fn peer(&self) -> IpAddr {
+        self.peer
     }
 
     /// When the connection closes, its sender gets to read the answer first.
@@ -314,8 +322,9 @@ pub(super) async fn serve(
             () = &mut shutdown => break,
             _ = sweep.tick() => connections.sweep(elapsed_ms(started), &server.app.metrics),
             (accepted, permit) = accept => match accepted {
-                Ok((stream, _)) => {
-                    let watch = Arc::new(Watch::new(Arc::clone(&connections.clock)));
+                Ok((stream, peer)) => {
+                    let clock = Arc::clone(&connections.clock);
+                    let watch = Arc::new(Watch::new(peer.ip(), clock));
                     connections.open.lock().push(Arc::clone(&watch));
                     let connection = greet(stream, server.clone(), watch, Arc::clone(&connections));
                     let alive = alive.clone();

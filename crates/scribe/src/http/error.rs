@@ -195,6 +195,11 @@ impl ApiError {
         ApiError::bad_request("the request body ended early or its chunks are malformed")
     }
 
+    /// Who asks may not.
+    pub fn forbidden(detail: impl Into<String>) -> ApiError {
+        ApiError::new(ErrorCode::Forbidden, detail)
+    }
+
     /// The path exists, but not with this method.
     pub fn method_not_allowed(method: &http::Method, allow: &'static str) -> ApiError {
         let mut error = ApiError::new(

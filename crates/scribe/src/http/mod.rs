@@ -27,6 +27,7 @@ mod keys;
 mod ledger;
 mod metrics;
 mod openapi;
+mod operator;
 mod proofs;
 mod range;
 mod request;
