@@ -8,8 +8,8 @@ use crate::wire::Problem;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The node could not be reached, or the connection broke. Nothing was written.
-    #[error("cannot reach the node: {0}")]
+    /// The node could not be reached, did not answer, or the connection broke. Nothing was written.
+    #[error("{0}")]
     Transport(#[from] TransportError),
     /// The node refused; see [`Error::code`].
     #[error("{}: {}{}", .0.code, .0.detail, hint(.0))]
@@ -50,16 +50,16 @@ fn hint(problem: &Problem) -> String {
 #[non_exhaustive]
 pub enum TransportError {
     /// No connection; nothing was sent.
-    #[error("{0}")]
+    #[error("cannot reach the node: {0}")]
     Connect(String),
     /// The node's certificate is not believed; nothing was sent.
-    #[error("the certificate is not believed: {0}")]
+    #[error("cannot reach the node: its certificate is not believed: {0}")]
     Certificate(String),
     /// The connection broke after the request was begun.
-    #[error("{0}")]
+    #[error("the connection to the node broke: {0}")]
     Broken(String),
     /// No answer in time.
-    #[error("no answer within {timeout_ms} ms")]
+    #[error("the node was reached, but did not answer within {timeout_ms} ms")]
     TimedOut {
         /// How long was waited.
         timeout_ms: u64,

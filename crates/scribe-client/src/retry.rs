@@ -2,7 +2,8 @@
 //!
 //! A call is repeated if its failure says that waiting may help, after 100, 200, 400 and again
 //! 400 ms (or longer if the node asks for it), until the deadline. With several nodes to ask, the
-//! next one is asked at once where it may do better; the pauses are between rounds. A write is repeated after an
+//! next one is asked at once where it may do better; the pauses are between rounds. A node that
+//! was waited for until the deadline is no reason not to ask one other. A write is repeated after an
 //! unknown outcome only under an idempotency key. Once an attempt's outcome was unknown it stays
 //! so, unless a later attempt is answered for good.
 
@@ -17,10 +18,12 @@ use crate::wire::Problem;
 /// How long calls are repeated, and how long one attempt may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// No attempt begins after this time. 10 s unless set; zero means a single attempt.
+    /// No attempt begins after this time, except one at another node after one that was not
+    /// answered. 10 s unless set; zero means a single attempt.
     pub deadline: Duration,
     /// How long one attempt may wait for its answer to begin, not counting one second per MiB
-    /// sent. 6 s unless set: above the 5 s a node waits for a checkpoint.
+    /// sent. 12 s unless set: above the 10 s after which a node says by itself why it cannot write
+    /// or read, so that its reason is heard.
     pub attempt_timeout: Duration,
 }
 
@@ -28,7 +31,7 @@ impl Default for RetryPolicy {
     fn default() -> RetryPolicy {
         RetryPolicy {
             deadline: Duration::from_secs(10),
-            attempt_timeout: Duration::from_secs(6),
+            attempt_timeout: Duration::from_secs(12),
         }
     }
 }
@@ -157,6 +160,7 @@ where
 {
     let mut pauses = Pauses {
         end: Instant::now() + policy.deadline,
+        late: !policy.deadline.is_zero(),
         nodes,
         asked: 0,
         rounds: 0,
@@ -170,14 +174,16 @@ where
             Err(failure) => failure,
         };
         let Safety::Write(idempotency_key) = safety else {
-            if failure.retryable && pauses.next(failure.elsewhere, failure.after).await {
+            if failure.retryable && pauses.next(&failure).await {
                 continue;
             }
             return Err(failure.error);
         };
         unknown |= failure.effect == Effect::Unknown;
         let (effect, retryable) = (failure.effect, failure.retryable);
-        let (elsewhere, after) = (failure.elsewhere, failure.after);
+        let wrote = unknown || appended.is_some() || effect == Effect::Appended;
+        let may_repeat = retryable && (!wrote || idempotency_key.is_some());
+        let repeat = may_repeat && pauses.next(&failure).await;
         let error = match effect {
             Effect::Appended => {
                 appended = Some(failure.error);
@@ -185,9 +191,7 @@ where
             }
             Effect::None | Effect::Unknown => Some(failure.error),
         };
-        let wrote = unknown || appended.is_some();
-        let may_repeat = retryable && (!wrote || idempotency_key.is_some());
-        if may_repeat && pauses.next(elsewhere, after).await {
+        if repeat {
             continue;
         }
         if let Some(appended) = appended {
@@ -211,6 +215,8 @@ where
 struct Pauses {
     /// No attempt begins after it.
     end: Instant,
+    /// Whether one may all the same, at another node.
+    late: bool,
     /// How many nodes can be asked.
     nodes: usize,
     /// Nodes asked since the last pause, besides the one that is asked now.
@@ -221,16 +227,23 @@ struct Pauses {
 
 impl Pauses {
     /// Waits before the next attempt; false if that would begin too late.
-    async fn next(&mut self, elsewhere: bool, after: Option<Duration>) -> bool {
-        if elsewhere && self.asked + 1 < self.nodes {
+    async fn next(&mut self, failure: &Failure) -> bool {
+        if failure.elsewhere && self.asked + 1 < self.nodes {
             self.asked += 1;
-            return Instant::now() < self.end;
+            if Instant::now() < self.end {
+                return true;
+            }
+            let unanswered = matches!(
+                failure.error,
+                Error::Transport(TransportError::TimedOut { .. })
+            );
+            return unanswered && std::mem::take(&mut self.late);
         }
         self.asked = 0;
         self.rounds = self.rounds.saturating_add(1);
         // Up to a quarter more, so that clients refused together do not come back together.
         let backoff = backoff(self.rounds).mul_f64(1.0 + rand::random::<f64>() / 4.0);
-        let next = Instant::now() + backoff.max(after.unwrap_or_default());
+        let next = Instant::now() + backoff.max(failure.after.unwrap_or_default());
         if next > self.end {
             return false;
         }
@@ -279,7 +292,7 @@ mod tests {
                 )
             }
             Err(Error::Server(problem)) => problem.code,
-            Err(Error::Transport(error)) => error.to_string(),
+            Err(Error::Transport(TransportError::Connect(text))) => text,
             Err(error) => panic!("{error}"),
         };
         let tries = if attempts.get() > 9 {
@@ -375,6 +388,23 @@ mod tests {
         .await;
         assert_eq!(result.unwrap_err().code(), Some(ErrorCode::Overloaded));
         assert!(attempts.get() <= 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_stood_still_to_the_end_leaves_time_for_one_other() {
+        let policy = RetryPolicy::default();
+        for (nodes, attempted) in [(1, 1), (2, 2), (3, 2)] {
+            let attempts = Cell::new(0);
+            let result: Result<(), Error> = run(&policy, nodes, READ, || async {
+                attempts.set(attempts.get() + 1);
+                tokio::time::sleep(policy.attempt_timeout).await;
+                let timeout_ms = 12_000;
+                Err(Failure::transport(TransportError::TimedOut { timeout_ms }))
+            })
+            .await;
+            assert!(matches!(result, Err(Error::Transport(_))));
+            assert_eq!(attempts.get(), attempted, "{nodes} nodes");
+        }
     }
 
     #[test]

@@ -23,7 +23,12 @@ pub const FILE_NAME: &str = "scribe.toml";
 const FILE_LENGTH_MAX: u64 = 1 << 20;
 
 /// Variables of the command line tool that are not settings of the node.
-const OTHER_VARIABLES: [&str; 3] = ["SCRIBE_SERVER", "SCRIBE_OUTPUT", "SCRIBE_CONFIG"];
+const OTHER_VARIABLES: [&str; 4] = [
+    "SCRIBE_SERVER",
+    "SCRIBE_CACERT",
+    "SCRIBE_OUTPUT",
+    "SCRIBE_CONFIG",
+];
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -189,7 +194,8 @@ impl ConfigError {
                 "did you mean `{closest}`? `scribe check-config` lists every setting"
             )),
             Self::Exposed { .. } => Some(
-                "anybody who can reach the address can write, and change the cluster: pass --insecure if that is wanted"
+                "whoever reaches the port can read every value, write and delete any key, and fill the disk (change the \
+                 cluster only from this machine): pass --insecure if that is wanted"
                     .to_owned(),
             ),
             Self::NoKeys { .. } => Some("--key-dir names the directory of its keys".to_owned()),

@@ -1,6 +1,7 @@
 //! Values, histories, lists, entries, proofs.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::Method;
@@ -8,12 +9,15 @@ use scribe_proof::{LeafIndex, Receipt, SignedCheckpoint, TreeSize};
 
 use super::{Answer, Call, Client, not_understood};
 use crate::error::Error;
-use crate::retry::{RetryPolicy, Safety};
+use crate::retry::Safety;
 use crate::wire::{
     At, ConsistencyProof, EntryPage, EntryView, HEADER_INDEX, HEADER_LEAF_HASH, HEADER_META_PREFIX,
     HEADER_MIN_INDEX, HEADER_TIMESTAMP, HEADER_TREE_SIZE, Health, HexHash, History, InclusionProof,
     KeyList, KeysGetRequest, KeysGetResponse, LedgerInfo, bytes::to_members,
 };
+
+/// How long a node may take to say how it is. It waits for nobody longer than two seconds.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// How fresh a read must be.
 #[derive(Clone, Copy, Debug, Default)]
@@ -201,7 +205,7 @@ impl Client {
     /// See [`Error`].
     pub async fn health(&self) -> Result<Health, Error> {
         let call = Call::get("/health/ready");
-        let timeout = RetryPolicy::default().attempt_timeout(0);
+        let timeout = HEALTH_TIMEOUT;
         let answer = tokio::time::timeout(timeout, async {
             let (request, _) = self.request(&call);
             let response = request.send().await;

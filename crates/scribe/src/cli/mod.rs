@@ -25,7 +25,7 @@ mod watch;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -39,6 +39,9 @@ use crate::config::{self, Config, Flags, Kind, SETTINGS};
 
 /// Where client verbs look for a node unless told otherwise.
 const SERVER_DEFAULT: &str = "http://127.0.0.1:8001";
+
+/// Longest file of CA certificates that is read: those of a whole system have 200 KiB.
+const CA_LENGTH_MAX: u64 = 1 << 20;
 
 /// How long a connection within this machine may take.
 const LOCAL_CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
@@ -288,13 +291,51 @@ struct ClientArgs {
     #[arg(hide_env_values = true)]
     server: String,
     #[command(flatten)]
+    trust: TrustArgs,
+    #[command(flatten)]
     output: OutputArgs,
+}
+
+/// Whom to believe.
+#[derive(Debug, Args)]
+struct TrustArgs {
+    /// PEM file with the CAs that vouch for https:// nodes [default: those of the system]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "SCRIBE_CACERT",
+        hide_env_values = true
+    )]
+    cacert: Option<PathBuf>,
+}
+
+impl TrustArgs {
+    /// A client of the node at `url`; nothing is asked yet.
+    fn client(&self, url: &str) -> Result<scribe_client::Client, Failure> {
+        let mut builder = scribe_client::Client::builder(url);
+        if let Some(path) = &self.cacert {
+            builder = builder.ca_pem(read_certificates(path)?);
+        }
+        Ok(builder.build()?)
+    }
+}
+
+fn read_certificates(path: &Path) -> Result<Vec<u8>, Failure> {
+    let unreadable = |error| Failure::file("read the CA certificates", path, &error);
+    let length = std::fs::metadata(path).map_err(unreadable)?.len();
+    if length > CA_LENGTH_MAX {
+        return Err(Failure::user(format!(
+            "`{}` is {length} bytes long, a file of CA certificates has at most {CA_LENGTH_MAX}",
+            path.display()
+        )));
+    }
+    std::fs::read(path).map_err(unreadable)
 }
 
 impl ClientArgs {
     /// A client of the node; nothing is asked yet.
     fn connect(&self) -> Result<scribe_client::Client, Failure> {
-        let client = scribe_client::Client::new(&self.server)?;
+        let client = self.trust.client(&self.server)?;
         expect_listener(client.url())?;
         Ok(client)
     }

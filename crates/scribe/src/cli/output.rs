@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use scribe_client::TransportError;
 use serde::Serialize;
 
 use crate::cluster::files::FilesError;
@@ -16,6 +17,10 @@ use crate::store::error::StoreError;
 /// What to do when no node answers.
 pub const NO_NODE_HINT: &str =
     "is it running? `scribe` starts one; --server or SCRIBE_SERVER names another";
+
+/// What to do when a node's certificate is not believed.
+const CERTIFICATE_HINT: &str = "--cacert FILE or SCRIBE_CACERT names the certificate of the CA that vouches for the node; \
+                                the certificate must also be in date and name the host in the URL";
 
 /// How a command prints its data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -202,7 +207,7 @@ impl From<scribe_client::Error> for Failure {
                 }
             }
             Error::Transport(error) => {
-                Failure::unexpected(format!("cannot reach the node: {error}")).hint(NO_NODE_HINT)
+                Failure::unexpected(error.to_string()).maybe_hint(transport_hint(&error))
             }
             Error::Verification(error) => {
                 Failure::verification(format!("verification failed: {error}"))
@@ -225,6 +230,23 @@ impl From<scribe_client::Error> for Failure {
             other => Failure::unexpected(other.to_string()),
         }
     }
+}
+
+/// What to do about a connection that failed in this way.
+fn transport_hint(error: &TransportError) -> Option<String> {
+    let hint = match error {
+        TransportError::Connect(_) => NO_NODE_HINT,
+        TransportError::Certificate(_) => CERTIFICATE_HINT,
+        TransportError::TimedOut { .. } => {
+            "it runs and is busy, or stands still: its log says more, `scribe cluster status` of another node may too"
+        }
+        TransportError::Broken(_) => {
+            "it may have been stopped, or something in between gave up: try again"
+        }
+        // A kind that a newer client knows.
+        _ => return None,
+    };
+    Some(hint.to_owned())
 }
 
 /// Where a command puts its data.

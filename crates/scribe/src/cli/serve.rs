@@ -1,16 +1,21 @@
 //! `scribe serve`: starts a node and stays until it is told to stop.
 
+mod certificates;
 mod joining;
 
 use std::future::Future;
 use std::io::{IsTerminal as _, Read as _};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
+use clap::{Args as _, FromArgMatches as _};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use self::certificates::Certificates;
 use super::SettingArgs;
 use super::output::{Failure, say};
+use crate::cluster::files::ClusterFiles;
 use crate::config::Config;
 use crate::consensus::{ConsensusOptions, LOG_TARGET};
 use crate::http::{self, HttpOptions, HttpTls};
@@ -41,6 +46,9 @@ Example: a new node joins a cluster, with a token from `scribe cluster token`
 pub struct Arguments {
     #[command(flatten)]
     settings: SettingArgs,
+    /// Start only as a member of a cluster: a key directory that is none, a wrong path perhaps, is refused
+    #[arg(long)]
+    member: bool,
     /// Stop when standard input is closed: how `scribe cluster up` holds its nodes
     #[arg(long, hide = true)]
     stop_with_stdin: bool,
@@ -63,8 +71,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let hangup = hangup_signal()?;
 
     let mut http_options = http_options(&config)?;
-    let tls = http_options.tls.clone();
-    let scheme = if tls.is_some() { "https" } else { "http" };
+    let scheme = scheme(&config);
     let listener = http::bind(&http_options).await.map_err(|error| {
         Failure::user(format!("cannot listen on {}: {error}", config.http_addr))
             .hint("another node may be running; --http-addr 127.0.0.1:0 takes any free port")
@@ -76,6 +83,10 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     if let Some(token) = &config.join {
         joining::join(token, &mut options).await?;
     }
+    if arguments.member {
+        expect_member(&options.key_dir)?;
+    }
+    let certificates = Certificates::of(&options, &http_options);
     let node = start_node(options).await?;
     // `scribe cluster up` says the rest for all of its nodes at once.
     match arguments.stop_with_stdin {
@@ -103,7 +114,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
             tokio::select! {
                 () = stop => {}
                 () = parent_gone => {}
-                () = reload(&node, tls.as_deref(), hangup) => {}
+                () = certificates.keep(&node, hangup) => {}
             }
         } => {
             tracing::info!("stopping: requests in flight are finished first; a second signal ends at once");
@@ -121,6 +132,41 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     };
     node.shutdown().await;
     outcome
+}
+
+/// The settings a node runs with that is started with these flags behind `scribe serve`.
+pub(super) fn config_of(flags: &[String]) -> Result<Config, Failure> {
+    let command = Arguments::augment_args(clap::Command::new("scribe serve").no_binary_name(true));
+    let arguments = command
+        .try_get_matches_from(flags)
+        .and_then(|matches| Arguments::from_arg_matches(&matches));
+    match arguments {
+        Ok(arguments) => arguments.settings.load(),
+        Err(error) => {
+            let text = error.to_string();
+            Err(Failure::user(text.trim_start_matches("error: ").trim_end()))
+        }
+    }
+}
+
+/// How the URL of a node with these settings begins.
+pub(super) fn scheme(config: &Config) -> &'static str {
+    match config.http_tls {
+        Some(_) => "https",
+        None => "http",
+    }
+}
+
+/// Without it, a key directory that is not there would be made, and the node would run alone with a ledger of its own.
+fn expect_member(key_dir: &Path) -> Result<(), Failure> {
+    if ClusterFiles::load(key_dir)?.is_some() {
+        return Ok(());
+    }
+    Err(Failure::user(format!(
+        "--member starts a member of a cluster, but `{}` is not a member's key directory",
+        key_dir.display()
+    ))
+    .hint("--key-dir names the `keys` that `scribe cluster init` made for this node; is this the right working directory?"))
 }
 
 /// Starts a node, with the message and the next step of whatever keeps it from starting.
@@ -294,25 +340,6 @@ fn unavailable(error: std::io::Error) -> Failure {
 /// SIGHUP, which is caught from now on.
 fn hangup_signal() -> Result<Signal, Failure> {
     signal(SignalKind::hangup()).map_err(unavailable)
-}
-
-/// Takes replaced certificates into use at each SIGHUP. Resolves when the signal means what it meant originally: the
-/// terminal this node was started from is gone.
-async fn reload(node: &Node, tls: Option<&HttpTls>, mut hangup: Signal) {
-    let had_terminal = std::io::stdin().is_terminal();
-    while hangup.recv().await.is_some() {
-        if had_terminal && !std::io::stdin().is_terminal() {
-            return;
-        }
-        if let Err(error) = node.reload_certificates() {
-            tracing::error!(%error, "SIGHUP: towards other nodes the old certificate stays in use");
-        }
-        if let Some(Err(error)) = tls.map(HttpTls::reload) {
-            tracing::error!(%error, "SIGHUP: towards clients the old certificate stays in use");
-        }
-        tracing::info!("SIGHUP: certificates were read again");
-    }
-    std::future::pending().await
 }
 
 /// Resolves when standard input is closed, if that is to be watched: the process that started this node is gone.

@@ -136,7 +136,7 @@ pub const SETTINGS: &[Setting] = &[
         Kind::Flag,
         "false",
         ANY,
-        "allow an http_addr that other machines can reach: there is no authentication, with TLS or without",
+        "allow an http_addr that other machines can reach: whoever reaches it can read and write everything, with TLS or without",
     ),
     setting(
         "http_tls_cert",

@@ -164,11 +164,7 @@ pub(super) async fn transfer(
 #[serde(deny_unknown_fields)]
 struct Nothing {}
 
-async fn change(
-    app: &App,
-    _: Operator,
-    change: Change,
-) -> Result<Response<ReplyBody>, ApiError> {
+async fn change(app: &App, _: Operator, change: Change) -> Result<Response<ReplyBody>, ApiError> {
     app.node.administer(change).await?;
     Ok(fresh(json_reply(&ClusterChanged { done: true })))
 }
@@ -355,9 +351,20 @@ mod tests {
     #[test]
     fn failures_tolerated_leave_a_majority() {
         for (voters, tolerated) in [(0, 0), (1, 0), (2, 0), (3, 1), (4, 1), (5, 2), (7, 3)] {
-            assert_eq!(failures_tolerated(voters, voters), tolerated, "{voters} voters");
+            assert_eq!(
+                failures_tolerated(voters, voters),
+                tolerated,
+                "{voters} voters"
+            );
         }
-        for (voters, answering, tolerated) in [(3, 2, 0), (3, 1, 0), (3, 0, 0), (5, 4, 1), (5, 3, 0), (4, 3, 0)] {
+        for (voters, answering, tolerated) in [
+            (3, 2, 0),
+            (3, 1, 0),
+            (3, 0, 0),
+            (5, 4, 1),
+            (5, 3, 0),
+            (4, 3, 0),
+        ] {
             let found = failures_tolerated(voters, answering);
             assert_eq!(found, tolerated, "{answering} of {voters}");
         }

@@ -211,6 +211,33 @@ impl HttpMetrics {
     }
 }
 
+/// When the certificates end, in seconds since 1970. Nothing for a certificate that is not there.
+fn render_certificates(text: &mut String, app: &App) {
+    let node = app.options.node_certificate_expires_ms.load(Relaxed);
+    let http = app.options.tls.as_ref().map_or(0, |tls| tls.expires_ms());
+    let used = [("node", node), ("http", http)];
+    let mut used = used
+        .iter()
+        .filter(|(_, expires_ms)| *expires_ms > 0)
+        .peekable();
+    if used.peek().is_none() {
+        return;
+    }
+    let name = "scribe_certificate_expires_timestamp_seconds";
+    // Writing to a String cannot fail.
+    let _ = writeln!(
+        text,
+        "# HELP {name} When the certificate in use towards nodes or clients ends\n# TYPE {name} gauge"
+    );
+    for (towards, expires_ms) in used {
+        let _ = writeln!(
+            text,
+            "{name}{{certificate=\"{towards}\"}} {}",
+            expires_ms / 1_000
+        );
+    }
+}
+
 /// `GET /metrics`
 pub(super) async fn metrics(
     State(app): State<App>,
@@ -222,6 +249,7 @@ pub(super) async fn metrics(
         text.push('\n');
     }
     app.metrics.render(&mut text);
+    render_certificates(&mut text, &app);
     let mut reply = Response::new(ReplyBody::full(text));
     reply.headers_mut().insert(
         CONTENT_TYPE,

@@ -40,6 +40,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use axum::Router;
@@ -61,7 +62,7 @@ use metrics::{HttpMetrics, Route};
 use crate::limits;
 use crate::node::Node;
 
-pub use tls::{HttpTls, HttpTlsError};
+pub use tls::{HttpTls, HttpTlsError, certificate_expires_ms};
 
 /// Connections the kernel keeps for us while we are busy.
 const LISTEN_BACKLOG: u32 = 4_096;
@@ -79,6 +80,8 @@ pub struct HttpOptions {
     pub http_addr: String,
     /// The certificate to show; plain HTTP without one.
     pub tls: Option<Arc<HttpTls>>,
+    /// When the certificate towards other nodes ends, in milliseconds since 1970, for `/metrics`; 0 without one.
+    pub node_certificate_expires_ms: Arc<AtomicU64>,
 }
 
 impl Default for HttpOptions {
@@ -89,6 +92,7 @@ impl Default for HttpOptions {
             raft_addr: String::new(),
             http_addr: String::new(),
             tls: None,
+            node_certificate_expires_ms: Arc::default(),
         }
     }
 }

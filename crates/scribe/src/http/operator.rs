@@ -76,7 +76,11 @@ fn names_an_address(fields: &HeaderMap) -> bool {
     let (Some(host), None) = (hosts.next(), hosts.next()) else {
         return false;
     };
-    let Some(authority) = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok()) else {
+    let Some(authority) = host
+        .to_str()
+        .ok()
+        .and_then(|host| host.parse::<Authority>().ok())
+    else {
         return false;
     };
     let host = authority.host();
@@ -88,7 +92,9 @@ fn names_an_address(fields: &HeaderMap) -> bool {
 }
 
 fn is_json(fields: &HeaderMap) -> bool {
-    let media = fields.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let media = fields
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
     media
         .and_then(|media| media.split(';').next())
         .is_some_and(|media| media.trim().eq_ignore_ascii_case("application/json"))
@@ -103,7 +109,8 @@ mod tests {
         for (name, value) in fields {
             map.append(*name, value.parse().unwrap());
         }
-        check(peer.parse().unwrap(), &method, &map).map_or_else(|error| error.code().status(), |()| 200)
+        check(peer.parse().unwrap(), &method, &map)
+            .map_or_else(|error| error.code().status(), |()| 200)
     }
 
     const HOST: (&str, &str) = ("host", "127.0.0.1:8001");
@@ -114,7 +121,14 @@ mod tests {
         for peer in ["127.0.0.1", "127.8.9.1", "::1", "::ffff:127.0.0.1"] {
             assert_eq!(status(peer, Method::POST, &[HOST, JSON]), 200, "{peer}");
         }
-        for peer in ["10.0.0.1", "192.168.1.2", "fe80::1", "::ffff:10.0.0.1", "0.0.0.0", "::"] {
+        for peer in [
+            "10.0.0.1",
+            "192.168.1.2",
+            "fe80::1",
+            "::ffff:10.0.0.1",
+            "0.0.0.0",
+            "::",
+        ] {
             assert_eq!(status(peer, Method::POST, &[HOST, JSON]), 403, "{peer}");
             let named = [HOST, JSON, ("x-forwarded-for", "127.0.0.1")];
             assert_eq!(status(peer, Method::POST, &named), 403, "{peer}");
@@ -124,16 +138,32 @@ mod tests {
     #[test]
     fn web_pages_do_not_change_the_cluster() {
         let local = |method: Method, fields: &[_]| status("127.0.0.1", method, fields);
-        for host in ["localhost", "LOCALHOST:8001", "10.0.0.1:8001", "[::1]:8001", "[::1]"] {
+        for host in [
+            "localhost",
+            "LOCALHOST:8001",
+            "10.0.0.1:8001",
+            "[::1]:8001",
+            "[::1]",
+        ] {
             assert_eq!(local(Method::DELETE, &[("host", host)]), 200, "{host}");
         }
-        for host in ["rebound.example", "localhost.example:8001", "127.0.0.1.example", "", "a b"] {
+        for host in [
+            "rebound.example",
+            "localhost.example:8001",
+            "127.0.0.1.example",
+            "",
+            "a b",
+        ] {
             assert_eq!(local(Method::DELETE, &[("host", host)]), 403, "{host}");
         }
         assert_eq!(local(Method::DELETE, &[]), 403, "no Host");
         assert_eq!(local(Method::DELETE, &[HOST, HOST]), 403, "two of them");
         for origin in ["null", "http://127.0.0.1:8001", "https://page.example"] {
-            assert_eq!(local(Method::POST, &[HOST, JSON, ("origin", origin)]), 403, "{origin}");
+            assert_eq!(
+                local(Method::POST, &[HOST, JSON, ("origin", origin)]),
+                403,
+                "{origin}"
+            );
         }
     }
 

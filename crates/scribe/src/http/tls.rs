@@ -3,6 +3,8 @@
 //! The client is not asked for a certificate: TLS here says who the node is and keeps others from listening, not who
 //! may write. TLS 1.3 and 1.2 (for clients that have nothing newer), one crypto provider, HTTP/1.1. What nodes believe
 //! about each other is in [`crate::peer`] and shares nothing with this but the library.
+//!
+//! A client that comes with plain HTTP is told so in plain HTTP: its own error would speak of a broken connection.
 
 use std::fmt;
 use std::io;
@@ -14,10 +16,13 @@ use parking_lot::RwLock;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use scribe_client::wire::MEDIA_PROBLEM;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::error::ApiError;
 use crate::limits;
 
 /// Why a certificate and its key cannot be used.
@@ -63,7 +68,12 @@ pub enum HttpTlsError {
 pub struct HttpTls {
     certificate: PathBuf,
     key: PathBuf,
-    current: RwLock<Arc<ServerConfig>>,
+    current: RwLock<Arc<Material>>,
+}
+
+struct Material {
+    config: Arc<ServerConfig>,
+    expires_ms: u64,
 }
 
 impl HttpTls {
@@ -72,11 +82,11 @@ impl HttpTls {
     /// # Errors
     /// A file cannot be read or is no PEM, or the two do not belong together.
     pub fn load(certificate: &Path, key: &Path) -> Result<HttpTls, HttpTlsError> {
-        let config = read(certificate, key)?;
+        let material = read(certificate, key)?;
         Ok(HttpTls {
             certificate: certificate.to_path_buf(),
             key: key.to_path_buf(),
-            current: RwLock::new(Arc::new(config)),
+            current: RwLock::new(Arc::new(material)),
         })
     }
 
@@ -86,20 +96,34 @@ impl HttpTls {
     /// # Errors
     /// As [`HttpTls::load`]; nothing changes then.
     pub fn reload(&self) -> Result<(), HttpTlsError> {
-        let config = read(&self.certificate, &self.key)?;
-        *self.current.write() = Arc::new(config);
+        let material = read(&self.certificate, &self.key)?;
+        *self.current.write() = Arc::new(material);
         Ok(())
+    }
+
+    /// When the certificate in use ends, in milliseconds since 1970.
+    pub fn expires_ms(&self) -> u64 {
+        self.current.read().expires_ms
     }
 
     /// Greets a client.
     ///
     /// # Errors
-    /// The client is no TLS client, does not believe the certificate, or takes longer than
+    /// The client is no TLS client (one that speaks HTTP was told), does not believe the certificate, or takes longer than
     /// [`limits::HTTP_TLS_HANDSHAKE_TIMEOUT_MS`].
     pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        let acceptor = TlsAcceptor::from(Arc::clone(&self.current.read()));
+        let acceptor = TlsAcceptor::from(Arc::clone(&self.current.read().config));
         let deadline = Duration::from_millis(limits::HTTP_TLS_HANDSHAKE_TIMEOUT_MS);
-        match tokio::time::timeout(deadline, acceptor.accept(stream)).await {
+        let accepted = async {
+            let mut first = [0];
+            stream.peek(&mut first).await?;
+            // A handshake begins with byte 0x16, a request with the letters of its method.
+            if first[0].is_ascii_alphabetic() {
+                return Err(refuse_plain(stream).await);
+            }
+            acceptor.accept(stream).await
+        };
+        match tokio::time::timeout(deadline, accepted).await {
             Ok(accepted) => accepted,
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
         }
@@ -114,23 +138,69 @@ impl fmt::Debug for HttpTls {
     }
 }
 
+/// Tells a client that speaks plain HTTP what this port speaks. The caller bounds how long that may take.
+async fn refuse_plain(mut stream: TcpStream) -> io::Error {
+    let problem = ApiError::bad_request("this port speaks TLS, the request came in plain HTTP")
+        .hint("use https:// in the URL")
+        .into_problem();
+    let body = serde_json::to_string(&problem).unwrap_or_default();
+    let reply = format!(
+        "HTTP/1.1 400 Bad Request\r\ncontent-type: {MEDIA_PROBLEM}\r\ncontent-length: {}\r\nconnection: close\r\n\
+         cache-control: no-store\r\n\r\n{body}",
+        body.len()
+    );
+    let told = async {
+        stream.write_all(reply.as_bytes()).await?;
+        stream.shutdown().await?;
+        // Closing a socket with unread bytes may overtake the answer.
+        let mut discarded = [0_u8; 8_192];
+        while stream.read(&mut discarded).await? > 0 {}
+        Ok::<_, io::Error>(())
+    };
+    match told.await {
+        Ok(()) => io::Error::other("the client spoke plain HTTP"),
+        Err(error) => error,
+    }
+}
+
+/// When the first certificate of a PEM file ends, in milliseconds since 1970.
+///
+/// # Errors
+/// The file cannot be read, or is no PEM file with a certificate.
+pub fn certificate_expires_ms(path: &Path) -> Result<u64, HttpTlsError> {
+    read_chain(path).map(|(_, expires_ms)| expires_ms)
+}
+
 const CERTIFICATE: &str = "certificate";
 const KEY: &str = "private key";
 
-fn read(certificate: &Path, key: &Path) -> Result<ServerConfig, HttpTlsError> {
-    let malformed = |what, path: &Path, text: String| HttpTlsError::Malformed {
+fn malformed(what: &'static str, path: &Path, text: String) -> HttpTlsError {
+    HttpTlsError::Malformed {
         what,
         path: path.to_path_buf(),
         text,
-    };
-    let pem = read_file(CERTIFICATE, certificate)?;
+    }
+}
+
+/// The certificates of a file, and when the first of them ends.
+fn read_chain(path: &Path) -> Result<(Vec<CertificateDer<'static>>, u64), HttpTlsError> {
+    let pem = read_file(CERTIFICATE, path)?;
     let chain = CertificateDer::pem_slice_iter(&pem)
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| malformed(CERTIFICATE, certificate, error.to_string()))?;
-    if chain.is_empty() {
+        .map_err(|error| malformed(CERTIFICATE, path, error.to_string()))?;
+    let Some(first) = chain.first() else {
         let text = "it holds no certificate".to_owned();
-        return Err(malformed(CERTIFICATE, certificate, text));
-    }
+        return Err(malformed(CERTIFICATE, path, text));
+    };
+    let (_, parsed) = x509_parser::parse_x509_certificate(first)
+        .map_err(|error| malformed(CERTIFICATE, path, error.to_string()))?;
+    let seconds = parsed.validity().not_after.timestamp();
+    let expires_ms = u64::try_from(seconds).unwrap_or(0).saturating_mul(1_000);
+    Ok((chain, expires_ms))
+}
+
+fn read(certificate: &Path, key: &Path) -> Result<Material, HttpTlsError> {
+    let (chain, expires_ms) = read_chain(certificate)?;
     let private_key = PrivateKeyDer::from_pem_slice(&read_file(KEY, key)?)
         .map_err(|error| malformed(KEY, key, error.to_string()))?;
     let mismatch = |error: rustls::Error| HttpTlsError::Mismatch {
@@ -147,7 +217,10 @@ fn read(certificate: &Path, key: &Path) -> Result<ServerConfig, HttpTlsError> {
         .map_err(mismatch)?;
     // A client that offers only HTTP/2 is refused in the handshake, where it can tell why.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(config)
+    Ok(Material {
+        config: Arc::new(config),
+        expires_ms,
+    })
 }
 
 /// A file of at most [`limits::PEM_LENGTH_MAX`] bytes.

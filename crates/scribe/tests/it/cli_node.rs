@@ -8,14 +8,16 @@ use std::process::{Child, Command, Stdio};
 const SCRIBE: &str = env!("CARGO_BIN_EXE_scribe");
 
 /// `scribe serve` in a directory of its own, on a free port; killed when dropped.
-struct Served {
+pub struct Served {
     dir: tempfile::TempDir,
     child: Child,
-    url: String,
+    /// Where it says that it is.
+    pub url: String,
     vkey: String,
 }
 
-fn command(dir: &Path, arguments: &[&str]) -> Command {
+/// The program in a directory, with no settings of the environment.
+pub fn command(dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(SCRIBE);
     command.args(arguments).current_dir(dir);
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SCRIBE_")) {
@@ -29,9 +31,13 @@ impl Served {
         Served::start_in(tempfile::tempdir().unwrap())
     }
 
-    /// Starts it and reads what it says until it is ready.
     fn start_in(dir: tempfile::TempDir) -> Served {
-        let mut child = command(dir.path(), &["serve", "--http-addr", "127.0.0.1:0"])
+        Served::start_with(dir, ".", &["serve", "--http-addr", "127.0.0.1:0"])
+    }
+
+    /// Starts it with these arguments in this directory below `dir`, and reads what it says until it runs.
+    pub fn start_with(dir: tempfile::TempDir, below: &str, arguments: &[&str]) -> Served {
+        let mut child = command(&dir.path().join(below), arguments)
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -62,12 +68,12 @@ impl Served {
         }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// Runs a verb against it; the exit code, stdout and stderr.
-    fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+    pub fn run(&self, arguments: &[&str]) -> (i32, String, String) {
         let output = command(self.dir.path(), arguments)
             .env("SCRIBE_SERVER", &self.url)
             .output()
@@ -79,19 +85,19 @@ impl Served {
         )
     }
 
-    fn ok(&self, arguments: &[&str]) -> String {
+    pub fn ok(&self, arguments: &[&str]) -> String {
         let (code, stdout, stderr) = self.run(arguments);
         assert_eq!(code, 0, "{arguments:?}: {stdout}{stderr}");
         stdout
     }
 
     /// As [`Served::ok`], for a verb that answers with one JSON object.
-    fn json(&self, arguments: &[&str]) -> serde_json::Value {
+    pub fn json(&self, arguments: &[&str]) -> serde_json::Value {
         serde_json::from_str(&self.ok(&[arguments, &["--output", "json"]].concat())).unwrap()
     }
 
     /// SIGTERM; it must end well.
-    fn stop(mut self) -> tempfile::TempDir {
+    pub fn stop(mut self) -> tempfile::TempDir {
         let pid = self.child.id().to_string();
         assert!(
             Command::new("kill")

@@ -128,6 +128,92 @@ async fn malformed_changes_are_refused_before_anybody_is_asked() {
     server.stop().await;
 }
 
+/// Everything that changes a cluster or hands out a token.
+const CHANGES: [(&str, &str); 5] = [
+    ("POST", "/v1/cluster/tokens"),
+    ("POST", "/v1/cluster/leader"),
+    ("POST", "/v1/cluster/members/1/promote"),
+    ("POST", "/v1/cluster/members/1/replace"),
+    ("DELETE", "/v1/cluster/members/1"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn web_pages_do_not_change_the_cluster() {
+    let server = TestServer::start().await;
+    let json = ("content-type", "application/json");
+    for (method, target) in CHANGES {
+        let page = [json, ("origin", "https://page.example")];
+        let reply = server.send(method, target, &page, Some(b"{}")).await;
+        let problem = reply.problem(403, "forbidden");
+        assert!(
+            problem["hint"].as_str().unwrap().contains("loopback"),
+            "{problem}"
+        );
+        let mut rebound = server.connect().await;
+        let request = format!(
+            "{method} {target} HTTP/1.1\r\nhost: rebound.example\r\ncontent-type: application/json\r\n\
+             content-length: 2\r\n\r\n{{}}"
+        );
+        rebound.write(request.as_bytes()).await;
+        rebound.reply(false).await.problem(403, "forbidden");
+        if method == "POST" {
+            // What a form of a page can send without asking first.
+            for fields in [&[][..], &[("content-type", "text/plain")]] {
+                let reply = server.send(method, target, fields, Some(b"{}")).await;
+                reply.problem(415, "unsupported_media_type");
+            }
+        }
+    }
+    // Looking is not changing.
+    let page = [("origin", "https://page.example")];
+    for target in ["/v1/cluster", "/v1/cluster/members", "/v1/cluster/leader"] {
+        assert_eq!(server.send("GET", target, &page, None).await.status, 200);
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_machines_do_not_change_the_cluster() {
+    // The address this machine would be seen under; nothing is sent.
+    let outside = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    let address = outside
+        .connect("192.0.2.1:9")
+        .and_then(|()| outside.local_addr());
+    let Some(address) = address.ok().filter(|address| !address.ip().is_loopback()) else {
+        eprintln!(
+            "this machine has no address but loopback: only the unit tests of http/operator.rs say something"
+        );
+        return;
+    };
+    let local = TestServer::start().await;
+    let everywhere = SocketAddr::from(([0, 0, 0, 0], 0));
+    let mut server = TestServer::over(&local.node, everywhere).await;
+    server.addr.set_ip(address.ip());
+    let json = [
+        ("content-type", "application/json"),
+        ("x-forwarded-for", "127.0.0.1"),
+    ];
+    for (method, target) in CHANGES {
+        let reply = server.send(method, target, &json, Some(b"{}")).await;
+        let problem = reply.problem(403, "forbidden");
+        assert!(
+            problem["detail"]
+                .as_str()
+                .unwrap()
+                .contains(&address.ip().to_string()),
+            "{problem}"
+        );
+    }
+    assert_eq!(server.get("/v1/cluster").await.status, 200);
+    server.must_put("k", b"v").await;
+    // The same server, reached from its own machine.
+    server.addr.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    let token = server.post("/v1/cluster/tokens", &json!({})).await;
+    token.problem(409, "cluster_refused");
+    server.stop().await;
+    local.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_index_that_does_not_come_is_waited_for_a_while() {
     let server = TestServer::start().await;
@@ -322,6 +408,7 @@ async fn a_node_without_the_others_still_answers_stale_reads() {
         seen["warning"].as_str().unwrap().contains("1 of 3 voters"),
         "{seen}"
     );
+    assert_eq!(seen["failures_tolerated"], 0);
     server.stop().await;
     cluster.stop_all().await;
 }

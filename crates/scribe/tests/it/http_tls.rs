@@ -20,13 +20,14 @@ use tokio::net::TcpStream;
 use crate::support::{TestServer, VALUE_LENGTH_MAX};
 
 /// A CA of one's own, and the files of a server it vouches for.
-struct Certificates {
+pub struct Certificates {
     dir: TempDir,
-    ca_pem: String,
+    /// The CA's own certificate.
+    pub ca_pem: String,
 }
 
 impl Certificates {
-    fn new() -> Certificates {
+    pub fn new() -> Certificates {
         let mut certificates = Certificates {
             dir: TempDir::new().unwrap(),
             ca_pem: String::new(),
@@ -50,11 +51,11 @@ impl Certificates {
         self.ca_pem = ca.pem();
     }
 
-    fn certificate(&self) -> PathBuf {
+    pub fn certificate(&self) -> PathBuf {
         self.dir.path().join("cert.pem")
     }
 
-    fn key(&self) -> PathBuf {
+    pub fn key(&self) -> PathBuf {
         self.dir.path().join("key.pem")
     }
 
@@ -162,14 +163,33 @@ async fn a_certificate_nobody_vouches_for_is_not_believed() {
             "it was not repeated"
         );
     }
-    // One that does not speak TLS at all gets no answer, and the server goes on.
+    // One that does not speak TLS at all is told so, and the server goes on.
     let mut plain = server.connect().await;
     plain
         .write(b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n")
         .await;
     let mut answer = Vec::new();
     let _ = plain.stream.read_to_end(&mut answer).await;
-    assert!(!answer.starts_with(b"HTTP/"));
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    let plain = Client::new(format!("http://{}", server.addr)).unwrap();
+    let started = Instant::now();
+    // A body that nobody reads does not keep the answer from being read.
+    let error = plain
+        .put("k", vec![0; VALUE_LENGTH_MAX])
+        .send()
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error.code(),
+        Some(scribe_client::ErrorCode::BadRequest),
+        "{error}"
+    );
+    assert!(error.to_string().contains("https://"), "{error}");
+    assert!(
+        started.elapsed() < Duration::from_secs(5),
+        "it was not repeated"
+    );
     let client = certificates.client(&server);
     assert_eq!(client.health().await.unwrap().status, "ok");
     server.stop().await;
@@ -196,6 +216,43 @@ async fn old_clients_are_served_and_other_protocols_are_not() {
     }
     assert!(certificates.connect(&server, BOTH, &[b"h2"]).await.is_err());
     server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_certificates_end_is_a_metric() {
+    let certificates = Certificates::new();
+    let tls = Arc::new(certificates.load().unwrap());
+    let expires_s = tls.expires_ms() / 1_000;
+    let from_file = scribe::http::certificate_expires_ms(&certificates.certificate()).unwrap();
+    assert_eq!(from_file / 1_000, expires_s);
+    let options = HttpOptions {
+        tls: Some(tls),
+        node_certificate_expires_ms: Arc::new(1_900_000_000_123.into()),
+        ..HttpOptions::default()
+    };
+    let server = TestServer::start_with(options).await;
+    let mut stream = certificates.connect(&server, BOTH, &[]).await.unwrap();
+    stream
+        .write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let name = "scribe_certificate_expires_timestamp_seconds";
+    for line in [
+        format!("{name}{{certificate=\"node\"}} 1900000000"),
+        format!("{name}{{certificate=\"http\"}} {expires_s}"),
+    ] {
+        assert!(
+            answer.lines().any(|found| found == line),
+            "{line}\n{answer}"
+        );
+    }
+    server.stop().await;
+    // Without certificates there is nothing to tell.
+    let plain = TestServer::start().await;
+    assert!(!plain.get("/metrics").await.text().contains(name));
+    plain.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! The one integration-test binary.
 
 mod append;
+mod cli_cluster_files;
 mod cli_help;
 mod cli_node;
 mod cli_offline;

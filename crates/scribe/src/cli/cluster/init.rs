@@ -19,8 +19,9 @@ use crate::world::World;
 /// Make the key directories of a cluster
 ///
 /// With --out and --node: makes a new ledger's key, a CA and a key directory for each of the nodes the cluster begins
-/// with, and prints the command that starts each. Copy each directory to its machine by a way nobody reads along, and
-/// delete it here. The order in which the nodes are started does not matter; the cluster begins when all of them run.
+/// with, and prints the command that starts each, to be run where the directory was copied to. The directories are secret:
+/// each holds the ledger's signing key and the CA's. Copy each to its machine by a way nobody reads along, and delete it
+/// here. The order in which the nodes are started does not matter; the cluster begins when all of them run.
 ///
 /// Without: makes this node, which must be stopped and may have a ledger already, the first member of a cluster of one,
 /// which others can join (`scribe cluster token`).
@@ -103,26 +104,30 @@ fn seed(arguments: &Arguments, out: &Path) -> Result<(), Failure> {
         key_dir,
     )?);
     say(format_args!(
-        "made a cluster of {} in {}: copy each node-<id> to its machine, and start there",
+        "made a cluster of {} in {dir}\nthese directories are secret: each holds the ledger's signing key and the key of the \
+         cluster's CA\ncopy each {dir}/node-<id> to its machine by a way nobody reads along, delete it here, and start \
+         it there, from the directory it was copied into:",
         members.len(),
-        out.display()
+        dir = out.display()
     ));
     let output = Output::new(arguments.output.output);
     let mut exposed = false;
     for (id, address) in &members {
-        let flags = seeds::flags(out, *id, address);
+        let flags = seeds::flags(Path::new("."), address);
         exposed |= flags.iter().any(|flag| flag == "--insecure");
         let made = Made {
             node_id: *id,
             cluster_id: &cluster_id,
             key_dir: &seeds::key_dir(out, *id),
-            start: format!("scribe serve {}", seeds::shell(&flags)),
+            start: format!("cd node-{id} && scribe serve {}", seeds::shell(&flags)),
         };
         output.print(&made.start, &made)?;
     }
     if exposed {
         say(
-            "--insecure: the HTTP API has no authentication, so whoever reaches its address can write",
+            "--insecure: the HTTP API has no authentication: whoever reaches its port can read every value, write and \
+             delete any key, and fill the disk; let nobody but your clients reach it (the cluster itself is changed \
+             from a member's own machine alone)",
         );
     }
     Ok(())
@@ -165,6 +170,7 @@ fn first_member(arguments: &Arguments) -> Result<(), Failure> {
     let words = [
         "scribe".to_owned(),
         "serve".to_owned(),
+        "--member".to_owned(),
         "--data-dir".to_owned(),
         data_dir.display().to_string(),
         "--key-dir".to_owned(),

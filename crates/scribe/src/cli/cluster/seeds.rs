@@ -15,6 +15,9 @@ use crate::cluster::files::ClusterFiles;
 use crate::consensus::{NodeId, PeerAddress};
 use crate::limits;
 
+const KEYS: &str = "keys";
+const DATA: &str = "data";
+
 /// The voters a cluster begins with.
 pub(super) type Members = BTreeMap<NodeId, PeerAddress>;
 
@@ -120,12 +123,7 @@ pub(super) fn warn_even(count: usize) -> Option<String> {
 
 /// Where a node's keys are.
 pub(super) fn key_dir(dir: &Path, id: NodeId) -> PathBuf {
-    dir.join(format!("node-{id}")).join("keys")
-}
-
-/// Where a node's ledger is.
-pub(super) fn data_dir(dir: &Path, id: NodeId) -> PathBuf {
-    dir.join(format!("node-{id}")).join("data")
+    node_dir(dir, id).join(KEYS)
 }
 
 /// The members whose key directories are below `dir`, by id.
@@ -139,7 +137,7 @@ pub(super) fn find(dir: &Path) -> Result<BTreeMap<NodeId, ClusterFiles>, Failure
     }
     let unreadable = |error| Failure::file("read", dir, &error);
     for entry in std::fs::read_dir(dir).map_err(unreadable)? {
-        let keys = entry.map_err(unreadable)?.path().join("keys");
+        let keys = entry.map_err(unreadable)?.path().join(KEYS);
         if let Some(files) = ClusterFiles::load(&keys)? {
             found.insert(files.node_id, files);
         }
@@ -147,13 +145,19 @@ pub(super) fn find(dir: &Path) -> Result<BTreeMap<NodeId, ClusterFiles>, Failure
     Ok(found)
 }
 
-/// The settings a node is started with, as flags after `scribe serve`.
-pub(super) fn flags(dir: &Path, id: NodeId, address: &PeerAddress) -> Vec<String> {
+/// A node's directory, which holds everything of it.
+pub(super) fn node_dir(dir: &Path, id: NodeId) -> PathBuf {
+    dir.join(format!("node-{id}"))
+}
+
+/// What a node is started with, as flags after `scribe serve`, where `node_dir` is its directory.
+pub(super) fn flags(node_dir: &Path, address: &PeerAddress) -> Vec<String> {
     let mut flags = vec![
+        "--member".to_owned(),
         "--data-dir".to_owned(),
-        data_dir(dir, id).display().to_string(),
+        node_dir.join(DATA).display().to_string(),
         "--key-dir".to_owned(),
-        key_dir(dir, id).display().to_string(),
+        node_dir.join(KEYS).display().to_string(),
     ];
     flags.extend(address_flags(address));
     flags
@@ -168,20 +172,23 @@ fn address_flags(address: &PeerAddress) -> Vec<String> {
         flags.extend(["--raft-listen".to_owned(), format!("0.0.0.0:{port}")]);
     }
     let (host, port) = split(&address.http_addr).unwrap_or((&address.http_addr, 0));
-    match kind(host) {
-        Host::Name => flags.extend([
-            "--http-addr".to_owned(),
-            format!("0.0.0.0:{port}"),
-            "--http-advertise-addr".to_owned(),
-            address.http_addr.clone(),
-        ]),
-        Host::Loopback | Host::Address => {
-            flags.extend(["--http-addr".to_owned(), address.http_addr.clone()]);
-        }
+    if kind(host) == Host::Loopback {
+        flags.extend(["--http-addr".to_owned(), address.http_addr.clone()]);
+        return flags;
     }
-    if kind(host) != Host::Loopback {
-        flags.push("--insecure".to_owned());
-    }
+    // Everywhere, so that the cluster can be changed: that is taken from the machine's loopback address alone.
+    let everywhere = if host.starts_with('[') {
+        "[::]"
+    } else {
+        "0.0.0.0"
+    };
+    flags.extend([
+        "--http-addr".to_owned(),
+        format!("{everywhere}:{port}"),
+        "--http-advertise-addr".to_owned(),
+        address.http_addr.clone(),
+        "--insecure".to_owned(),
+    ]);
     flags
 }
 
@@ -297,12 +304,29 @@ mod tests {
         );
         assert_eq!(
             start("10.0.0.1:9001", "[fd00::1]:8001"),
-            "--raft-addr 10.0.0.1:9001 --http-addr [fd00::1]:8001 --insecure"
+            "--raft-addr 10.0.0.1:9001 --http-addr [::]:8001 --http-advertise-addr [fd00::1]:8001 --insecure"
+        );
+        assert_eq!(
+            start("10.0.0.1:9001", "10.0.0.1:8001"),
+            "--raft-addr 10.0.0.1:9001 --http-addr 0.0.0.0:8001 --http-advertise-addr 10.0.0.1:8001 --insecure"
         );
         assert_eq!(
             start("a.example:9001", "a.example:8001"),
             "--raft-addr a.example:9001 --raft-listen 0.0.0.0:9001 --http-addr 0.0.0.0:8001 \
              --http-advertise-addr a.example:8001 --insecure"
+        );
+    }
+
+    #[test]
+    fn a_start_command_works_wherever_the_directory_is() {
+        let address = PeerAddress {
+            raft_addr: "127.0.0.1:9001".to_owned(),
+            http_addr: "127.0.0.1:8001".to_owned(),
+        };
+        let command = shell(&flags(Path::new("."), &address));
+        assert!(
+            command.starts_with("--member --data-dir ./data --key-dir ./keys --raft-addr "),
+            "{command}"
         );
     }
 

@@ -5,12 +5,13 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use scribe_client::{Client, wire::LedgerInfo};
+use scribe_client::{Client, Error, TransportError, wire::LedgerInfo};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::super::TrustArgs;
 use super::super::output::{Failure, print_raw, say};
-use super::super::serve::stop_signal;
+use super::super::serve::{config_of, scheme, stop_signal};
 use super::children::{self, Ended, Node};
 use super::seeds::{self, Members};
 use crate::cluster::files;
@@ -63,6 +64,8 @@ pub struct Arguments {
     /// Name of a new cluster's ledger [default: scribe.invalid/ and part of its key's hash]
     #[arg(long, value_name = "NAME")]
     origin: Option<String>,
+    #[command(flatten)]
+    trust: TrustArgs,
     /// Settings for every node, as `scribe serve` takes them
     #[arg(last = true, value_name = "SETTINGS")]
     settings: Vec<String>,
@@ -81,18 +84,33 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     }
     let (sender, ended) = mpsc::unbounded_channel();
     let mut cluster = Running {
-        members,
+        members: BTreeMap::new(),
         nodes: BTreeMap::new(),
+        curl: match &arguments.trust.cacert {
+            Some(path) => format!(
+                "curl --cacert {}",
+                seeds::shell(&[path.display().to_string()])
+            ),
+            None => "curl".to_owned(),
+        },
         ended,
     };
-    for (id, address) in &cluster.members {
-        let mut flags = seeds::flags(&arguments.data_dir, *id, address);
+    let mut all_flags = Vec::new();
+    for (id, address) in members {
+        let mut flags = seeds::flags(&seeds::node_dir(&arguments.data_dir, id), &address);
         // A settings file is for one node: what must differ between nodes is set here.
         flags.extend(["--join=", "--raft-listen=", "--http-advertise-addr="].map(str::to_owned));
         flags.extend(arguments.settings.iter().cloned());
-        match Node::start(*id, &flags, sender.clone()) {
+        // Read as the node will read them, so that a mistake is reported once and before anything runs.
+        let url = format!("{}://{}", scheme(&config_of(&flags)?), address.http_addr);
+        let client = arguments.trust.client(&url)?;
+        cluster.members.insert(id, Member { address, client });
+        all_flags.push((id, flags));
+    }
+    for (id, flags) in all_flags {
+        match Node::start(id, &flags, sender.clone()) {
             Ok(node) => {
-                cluster.nodes.insert(*id, node);
+                cluster.nodes.insert(id, node);
             }
             Err(failure) => {
                 cluster.stop(std::future::pending()).await;
@@ -203,9 +221,17 @@ fn taken(address: &str, error: &std::io::Error) -> Failure {
     Failure::user(format!("cannot listen on {address}: {error}"))
 }
 
+/// A node to run, and how it is asked.
+struct Member {
+    address: PeerAddress,
+    client: Client,
+}
+
 /// The nodes that run.
 struct Running {
-    members: Members,
+    members: BTreeMap<NodeId, Member>,
+    /// How the command to try begins.
+    curl: String,
     nodes: BTreeMap<NodeId, Node>,
     ended: mpsc::UnboundedReceiver<Ended>,
 }
@@ -275,13 +301,16 @@ impl Running {
     async fn look(&self) -> Result<(Vec<Client>, Vec<(NodeId, String)>), Failure> {
         let (mut ready, mut waiting) = (Vec::new(), Vec::new());
         for id in self.nodes.keys() {
-            let Some(address) = self.members.get(id) else {
+            let Some(Member { client, .. }) = self.members.get(id) else {
                 continue;
             };
-            let client = Client::new(format!("http://{}", address.http_addr))?;
             match client.health().await {
-                Ok(health) if health.reason.is_none() => ready.push(client),
+                Ok(health) if health.reason.is_none() => ready.push(client.clone()),
                 Ok(health) => waiting.push((*id, health.reason.unwrap_or_default())),
+                // It stays so, however long is waited.
+                Err(error @ Error::Transport(TransportError::Certificate(_))) => {
+                    return Err(error.into());
+                }
                 Err(error) => waiting.push((*id, error.to_string())),
             }
         }
@@ -291,22 +320,23 @@ impl Running {
     fn announce(&self, ledger: &LedgerInfo) -> Result<(), Failure> {
         let mut text = String::new();
         for (id, node) in &self.nodes {
-            let address = &self.members[id];
+            let Member { address, client } = &self.members[id];
             text.push_str(&format!(
-                "node {}  http http://{}  raft {}  pid {}\n",
+                "node {}  http {}  raft {}  pid {}\n",
                 node.id(),
-                address.http_addr,
+                client.url(),
                 address.raft_addr,
                 node.pid()
             ));
         }
         let some = self.nodes.keys().next().and_then(|id| self.members.get(id));
         text.push_str(&format!(
-            "origin      {}\npublic key  {}\ntry         curl -X PUT --data-binary 'hello' http://{}/v1/keys/greeting\n\
+            "origin      {}\npublic key  {}\ntry         {} -X PUT --data-binary 'hello' {}/v1/keys/greeting\n\
              cluster is ready\n",
             ledger.origin,
             ledger.verifier_keys.first().map_or("", String::as_str),
-            some.map_or("", |address| address.http_addr.as_str()),
+            self.curl,
+            some.map_or("", |member| member.client.url()),
         ));
         print_raw(text.as_bytes())
     }

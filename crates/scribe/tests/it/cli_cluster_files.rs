@@ -1,0 +1,174 @@
+//! The program with the files of a cluster and of HTTPS: directories that were copied, wrong paths, certificates.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Output, Stdio};
+
+use crate::cli_node::{Served, command};
+use crate::http_tls::Certificates;
+
+fn run(dir: &Path, arguments: &[&str]) -> (i32, String, String) {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command(dir, arguments).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap(), text(stdout), text(stderr))
+}
+
+/// Bound and dropped: nobody listens on it.
+fn free_address() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
+#[test]
+fn a_printed_start_command_works_where_the_directory_was_copied_to() {
+    let made = tempfile::tempdir().unwrap();
+    let node = format!("1={},{}", free_address(), free_address());
+    let init = ["cluster", "init", "--out", "made here", "--node", &node];
+    let (code, stdout, stderr) = run(made.path(), &init);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(
+        stderr.contains("secret") && stderr.contains("signing key"),
+        "{stderr}"
+    );
+    let elsewhere = tempfile::tempdir().unwrap();
+    std::fs::rename(
+        made.path().join("made here/node-1"),
+        elsewhere.path().join("node-1"),
+    )
+    .unwrap();
+
+    let (directory, start) = stdout.trim().split_once(" && ").unwrap();
+    let directory = directory.strip_prefix("cd ").unwrap();
+    let words: Vec<&str> = start.split(' ').collect();
+    assert_eq!(words[..3], ["scribe", "serve", "--member"]);
+    let served = Served::start_with(elsewhere, directory, &words[1..]);
+    assert!(served.path("node-1/data").is_dir());
+    // A member of a cluster, not a lone node: others could join it.
+    let token = served.json(&["cluster", "token"]);
+    assert!(token["token"].is_string(), "{token}");
+    served.stop();
+}
+
+#[test]
+fn a_wrong_path_does_not_start_a_lone_ledger() {
+    let dir = tempfile::tempdir().unwrap();
+    let serve = [
+        "serve",
+        "--member",
+        "--http-addr",
+        "127.0.0.1:0",
+        "--key-dir",
+        "node-1/keys",
+    ];
+    let (code, _, stderr) = run(dir.path(), &serve);
+    assert_eq!(code, 1, "{stderr}");
+    assert!(
+        stderr.contains("`node-1/keys` is not a member's") && stderr.contains("hint: "),
+        "{stderr}"
+    );
+    assert_eq!(
+        std::fs::read_dir(dir.path()).unwrap().count(),
+        0,
+        "nothing was made"
+    );
+}
+
+#[test]
+fn verbs_speak_https_and_say_what_is_wrong() {
+    let certificates = Certificates::new();
+    let (cert, key) = (certificates.certificate(), certificates.key());
+    let (cert, key) = (cert.to_str().unwrap(), key.to_str().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("ca.pem"), &certificates.ca_pem).unwrap();
+    let serve = [
+        "serve",
+        "--http-addr",
+        "127.0.0.1:0",
+        "--http-tls-cert",
+        cert,
+        "--http-tls-key",
+        key,
+    ];
+    let served = Served::start_with(dir, ".", &serve);
+    assert!(served.url.starts_with("https://"), "{}", served.url);
+    served.ok(&["put", "greeting", "hello", "--cacert", "ca.pem"]);
+    assert_eq!(
+        served.ok(&["get", "greeting", "--cacert", "ca.pem"]),
+        "hello"
+    );
+    served.ok(&["cluster", "status", "--cacert", "ca.pem"]);
+
+    let (code, _, stderr) = served.run(&["get", "greeting"]);
+    assert_eq!(code, 2, "{stderr}");
+    assert!(stderr.contains("hint: --cacert FILE"), "{stderr}");
+    let (code, _, stderr) = served.run(&["get", "greeting", "--cacert", "missing.pem"]);
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("missing.pem"), "{stderr}");
+    let plain = served.url.replace("https://", "http://");
+    let (code, _, stderr) = served.run(&["get", "greeting", "--server", &plain]);
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("hint: use https://"), "{stderr}");
+    served.stop();
+}
+
+#[test]
+fn a_whole_cluster_speaks_https() {
+    let certificates = Certificates::new();
+    let (cert, key) = (certificates.certificate(), certificates.key());
+    let (cert, key) = (cert.to_str().unwrap(), key.to_str().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("ca.pem"), &certificates.ca_pem).unwrap();
+    let settings = ["--", "--http-tls-cert", cert, "--http-tls-key", key];
+    let up = ["cluster", "up", "--nodes", "1", "--any-port"];
+    // Nobody vouches for it: said at once, and nothing is left running.
+    let (code, _, stderr) = run(dir.path(), &[&up[..], &settings].concat());
+    assert_eq!(code, 2, "{stderr}");
+    assert!(stderr.contains("hint: --cacert FILE"), "{stderr}");
+
+    let up = [&["cluster", "up", "--cacert", "ca.pem"][..], &settings].concat();
+    let mut child = command(dir.path(), &up)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        let line = line.unwrap();
+        said.push_str(&line);
+        said.push('\n');
+        if line == "cluster is ready" {
+            break;
+        }
+    }
+    // SIGTERM, so that it stops its nodes.
+    let pid = child.id().to_string();
+    let asked = std::process::Command::new("kill")
+        .args(["-TERM", &pid])
+        .status();
+    assert!(asked.unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{said}");
+    assert!(said.contains("  http https://127.0.0.1:"), "{said}");
+    assert!(
+        said.contains("curl --cacert ca.pem -X PUT --data-binary 'hello' https://"),
+        "{said}"
+    );
+}
+
+#[test]
+fn settings_of_a_cluster_are_read_before_anything_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    for settings in [
+        &["--publish-interval", "never"][..],
+        &["--no-such-setting"],
+        &["--http-tls-cert", "x"],
+    ] {
+        let up = [&["cluster", "up", "--any-port", "--"][..], settings].concat();
+        let (code, stdout, stderr) = run(dir.path(), &up);
+        assert_eq!((code, stdout.as_str()), (1, ""), "{stderr}");
+        assert_eq!(stderr.matches("error: ").count(), 1, "{stderr}");
+    }
+}
