@@ -383,4 +383,39 @@ mod tests {
         assert_eq!(show_time(1_700_000_000_123), "2023-11-14T22:13:20.123Z");
         assert_eq!(show_time(u64::MAX), "18446744073709551615 ms");
     }
+
+    #[test]
+    fn a_connection_that_stood_is_not_asked_whether_the_node_runs() {
+        let check = |error: TransportError, says: &str, hints: &str| {
+            let failure = Failure::from(scribe_client::Error::Transport(error));
+            assert_eq!(failure.exit, Exit::Unexpected);
+            assert!(failure.message.contains(says), "{failure:?}");
+            assert!(failure.hints.concat().contains(hints), "{failure:?}");
+            failure.hints.concat().contains("is it running?")
+        };
+        let text = || "refused".to_owned();
+        assert!(check(
+            TransportError::Connect(text()),
+            "cannot reach the node: refused",
+            "--server"
+        ));
+        let timeout_ms = 12_000;
+        let silent = TransportError::TimedOut { timeout_ms };
+        assert!(!check(
+            silent,
+            "did not answer within 12000 ms",
+            "its log says more"
+        ));
+        assert!(!check(
+            TransportError::Broken(text()),
+            "broke: refused",
+            "try again"
+        ));
+        let disbelieved = TransportError::Certificate(text());
+        assert!(!check(
+            disbelieved,
+            "certificate is not believed: refused",
+            "--cacert"
+        ));
+    }
 }

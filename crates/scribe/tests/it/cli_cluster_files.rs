@@ -172,3 +172,50 @@ fn settings_of_a_cluster_are_read_before_anything_runs() {
         assert_eq!(stderr.matches("error: ").count(), 1, "{stderr}");
     }
 }
+
+#[test]
+fn a_reload_that_failed_is_not_called_done() {
+    let certificates = Certificates::new();
+    let (cert, key) = (certificates.certificate(), certificates.key());
+    let whole = std::fs::read(&cert).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let serve = ["serve", "--http-addr", "127.0.0.1:0", "--http-tls-cert"];
+    let files = [
+        cert.to_str().unwrap(),
+        "--http-tls-key",
+        key.to_str().unwrap(),
+    ];
+    let mut child = command(dir.path(), &[&serve[..], &files].concat())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let pid = child.id().to_string();
+    let signal = |name: &str| {
+        let sent = std::process::Command::new("kill")
+            .args([name, &pid])
+            .status();
+        assert!(sent.unwrap().success());
+    };
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut until = |text: &str| {
+        let found = lines
+            .by_ref()
+            .map(Result::unwrap)
+            .find(|line| line.contains(text));
+        assert!(found.is_some(), "{text}");
+    };
+    until("curl ");
+    std::fs::write(&cert, "nothing").unwrap();
+    signal("-HUP");
+    until("towards clients the old certificate stays in use");
+    std::fs::write(&cert, whole).unwrap();
+    signal("-HUP");
+    until("certificates were read again");
+    signal("-TERM");
+    let rest: Vec<String> = lines.map(Result::unwrap).collect();
+    assert!(
+        !rest.iter().any(|line| line.contains("read again")),
+        "{rest:?}"
+    );
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
