@@ -11,7 +11,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::wire::{ForwardAnswer, ForwardRequest, Job, JobMessage, kind};
+use super::wire::{ForwardAnswer, ForwardRequest, Job, JobMessage, code, kind};
 use crate::consensus::{ConsensusNode, NodeId};
 use crate::error::AppendError;
 use crate::limits;
@@ -134,6 +134,9 @@ async fn send(consensus: &ConsensusNode, batch: Vec<Item>) {
         },
         Err(error @ (CallError::Unreachable { .. } | CallError::Refused { .. })) => {
             AppendError::Unavailable(format!("leader {leader} was not reached: {error}"))
+        }
+        Err(CallError::Remote { code, text }) if code::nothing_was_done(code) => {
+            AppendError::Unavailable(format!("leader {leader} did not take the write: {text}"))
         }
         // An error of the peer module on the other side, or of a later version: it may have been carried out in part.
         Err(error @ CallError::Remote { .. }) => {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message as _;
 
+use super::judge::{Judge, RefusedMessage};
 use super::rpc::{self, LogIdMessage, MalformedMessage, ReadIndexAnswer, SegmentRequest, kind};
 use super::{ConsensusError, ConsensusNode, NodeId};
 use crate::limits;
@@ -20,6 +21,9 @@ pub enum AnswerError {
     /// Its bytes are no message.
     #[error(transparent)]
     Malformed(#[from] MalformedMessage),
+    /// It breaks a rule of Raft.
+    #[error(transparent)]
+    Refused(#[from] RefusedMessage),
     /// No message of this kind is known.
     #[error("message kind 0x{0:02x} is not known")]
     UnknownKind(u8),
@@ -59,9 +63,15 @@ impl ConsensusNode {
         body: Bytes,
         progress: &ProgressHandle,
     ) -> Result<Vec<Bytes>, AnswerError> {
+        let judge = Judge {
+            sender,
+            own: self.node_id,
+            term: self.metrics().current_term,
+        };
         match kind {
             kind::APPEND => {
                 let request = rpc::decode_append(body)?;
+                judge.append(&request)?;
                 let answer = self.raft.append_entries(request).await;
                 Ok(rpc::encode_append_response(
                     &answer.map_err(|error| failed(&error))?,
@@ -69,6 +79,7 @@ impl ConsensusNode {
             }
             kind::VOTE | kind::PRE_VOTE => {
                 let request = rpc::decode_vote_request(&body)?;
+                judge.vote_request(&request)?;
                 let answer = if kind == kind::VOTE {
                     self.raft.vote(request).await
                 } else {
@@ -80,12 +91,13 @@ impl ConsensusNode {
             }
             kind::TRANSFER => {
                 let request = rpc::decode_transfer_request(&body)?;
+                judge.transfer(&request)?;
                 let answer = self.raft.handle_transfer_leader(request).await;
                 Ok(rpc::encode_transfer_response(
                     &answer.map_err(|error| failed(&error))?,
                 ))
             }
-            kind::SNAPSHOT => self.receive_snapshot(sender, body, progress).await,
+            kind::SNAPSHOT => self.receive_snapshot(judge, body, progress).await,
             kind::SEGMENT => {
                 let request = SegmentRequest::decode(body).map_err(MalformedMessage::from)?;
                 self.segment_bytes(request).await
@@ -162,5 +174,6 @@ impl ConsensusNode {
         };
         pool.call(target, &address.raft_addr, lane, kind, parts, wait)
             .await
+            .map_err(|error| self.transport.listen(error))
     }
 }

@@ -50,6 +50,22 @@ impl ConsensusNode {
         self.transport.pool.is_none()
     }
 
+    /// Why this node is no member any more, once a leader has told it.
+    pub fn removed(&self) -> Option<&str> {
+        self.transport.removed()
+    }
+
+    /// Whether this node leads and has not heard from a majority for longer than its lease.
+    pub fn is_cut_off(&self) -> bool {
+        let metrics = self.metrics();
+        let lease = Duration::from_millis(self.raft.config().election_timeout_max);
+        metrics.state == ServerState::Leader
+            && metrics.membership_config.voter_ids().count() > 1
+            && metrics
+                .last_quorum_acked
+                .is_none_or(|acked| acked.deref().elapsed() > lease)
+    }
+
     /// Ends the pause before a peer that could not be reached is tried again.
     pub fn retry_now(&self, id: NodeId) {
         if let Some(pool) = &self.transport.pool {
@@ -84,6 +100,13 @@ impl ConsensusNode {
         metrics.state != ServerState::Leader
             || !confirmed
             || metrics.membership_config.get_node(&id).is_some()
+    }
+
+    /// Whether `id` is a member, as far as this node knows; everybody is while there is no membership yet.
+    pub fn knows(&self, id: NodeId) -> bool {
+        let metrics = self.metrics();
+        let membership = &metrics.membership_config;
+        membership.nodes().next().is_none() || membership.get_node(&id).is_some()
     }
 
     /// Every member, with what this node knows of it.

@@ -5,6 +5,7 @@
 //! sequencer and are judged by [`crate::ledger`].
 
 mod answer;
+mod judge;
 mod log_store;
 mod members;
 pub mod membership;
@@ -308,6 +309,11 @@ impl ConsensusNode {
         id: NodeId,
         address: PeerAddress,
     ) -> Result<(), ConsensusError> {
+        if !self.members().iter().any(|member| member.node_id == id) {
+            return Err(ConsensusError::Refused(format!(
+                "node {id} is no member: only members have an address"
+            )));
+        }
         let change = ChangeMembers::SetNodes(BTreeMap::from([(id, address)]));
         self.raft
             .change_membership(change, true)

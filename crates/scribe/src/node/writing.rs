@@ -103,6 +103,9 @@ impl Node {
         if self.is_alone() {
             return self.append_one_here(job).await;
         }
+        if let Some(removed) = self.inner.consensus.removed() {
+            return Err(AppendError::Unavailable(removed.to_owned()));
+        }
         let deadline = Instant::now() + REQUEST_TIMEOUT;
         let mut pause = PAUSES.0;
         loop {
