@@ -50,9 +50,10 @@ use crate::store::frame::LogIndex;
 pub struct ConsensusOptions {
     /// How often a leader says it is there.
     pub heartbeat_interval_ms: u64,
-    /// Shortest silence after which a follower stands for election.
+    /// Shortest time after the lease of a silent leader at which a follower stands for election.
     pub election_timeout_min_ms: u64,
-    /// Longest such silence; also the leader's lease.
+    /// Longest such time, and the lease: how long after a leader's last word nobody votes for another one. So a silence
+    /// of `max + min` to `max + max` ends in an election.
     pub election_timeout_max_ms: u64,
     /// How fast this node fetches sealed segments it lacks; 0 means as fast as it can.
     pub snapshot_bytes_per_second: u64,
@@ -62,8 +63,9 @@ impl Default for ConsensusOptions {
     fn default() -> Self {
         Self {
             heartbeat_interval_ms: 250,
-            election_timeout_min_ms: 1_500,
-            election_timeout_max_ms: 3_000,
+            // An election after 2.25 to 3 s of silence; with a split vote after it, writes go on within 5 s.
+            election_timeout_min_ms: 750,
+            election_timeout_max_ms: 1_500,
             snapshot_bytes_per_second: 0,
         }
     }
