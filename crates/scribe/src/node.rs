@@ -513,6 +513,7 @@ impl Node {
         if health.current_leader.is_none() {
             return Err("no leader is known".to_owned());
         }
+        self.inner.consensus.in_touch()?;
         let last = health.last_log_index.map_or(0, |index| index.0);
         let applied = health.last_applied.map_or(0, |index| index.0);
         let lag = last.saturating_sub(applied);

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use openraft::raft::AppendEntriesResponse;
 use prost::Message as _;
 
 use super::rpc::{self, LogIdMessage, MalformedMessage, ReadIndexAnswer, SegmentRequest, kind};
@@ -63,9 +64,11 @@ impl ConsensusNode {
             kind::APPEND => {
                 let request = rpc::decode_append(body)?;
                 let answer = self.raft.append_entries(request).await;
-                Ok(rpc::encode_append_response(
-                    &answer.map_err(|error| failed(&error))?,
-                ))
+                let answer = answer.map_err(|error| failed(&error))?;
+                if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
+                    self.contact.heard();
+                }
+                Ok(rpc::encode_append_response(&answer))
             }
             kind::VOTE | kind::PRE_VOTE => {
                 let request = rpc::decode_vote_request(&body)?;

@@ -5,6 +5,7 @@
 //! sequencer and are judged by [`crate::ledger`].
 
 mod answer;
+mod contact;
 mod log_store;
 mod members;
 pub mod membership;
@@ -32,6 +33,7 @@ use openraft::{ChangeMembers, Config, Raft, RaftMetrics, ReadPolicy, ServerState
 use tokio::sync::{Mutex, oneshot, watch};
 
 pub use answer::AnswerError;
+use contact::Contact;
 pub use log_store::LogStore;
 pub use members::Member;
 pub use network::Transport;
@@ -164,6 +166,7 @@ pub struct ConsensusNode {
     /// Held while a snapshot is received.
     receiving: Arc<Mutex<()>>,
     catch_up: Arc<CatchUp>,
+    contact: Contact,
 }
 
 impl std::fmt::Debug for ConsensusNode {
@@ -226,6 +229,7 @@ impl ConsensusNode {
             overrides,
             receiving: Arc::default(),
             catch_up: Arc::new(CatchUp::new(options.snapshot_bytes_per_second)),
+            contact: Contact::new(Duration::from_millis(options.election_timeout_max_ms)),
         };
         // Alone, there is nobody whose lease must run out first: stand for election at once instead of after a timeout.
         let voters: Vec<NodeId> = node.metrics().membership_config.voter_ids().collect();

@@ -53,11 +53,7 @@ impl Handler for Service {
             self.consensus.retry_now(sender);
             return Ok(());
         }
-        let text = format!(
-            "node {sender} is not a member of this ledger (any more); its id is never used again: join as a new node, \
-             with empty directories and a new token"
-        );
-        Err((RefusalCode::Removed, text))
+        Err((RefusalCode::Removed, no_member(sender)))
     }
 
     fn body_length_max(&self, lane: Lane, kind: u8) -> usize {
@@ -101,7 +97,7 @@ impl Handler for Service {
 async fn answer(node: &Node, sender: NodeId, request: Request) -> Result<Response, RemoteError> {
     let body = request.body;
     match request.kind {
-        kind::FORWARD => forward(node, body).await,
+        kind::FORWARD => forward(node, sender, body).await,
         kind::COSIGN => {
             let request = CosignRequest::decode(body).map_err(|error| malformed(&error))?;
             let cosigned = node.inner.publisher.cosign(TreeSize::new(request.size));
@@ -145,7 +141,7 @@ async fn answer(node: &Node, sender: NodeId, request: Request) -> Result<Respons
 }
 
 /// Appends what another node's clients want written, if this node leads.
-async fn forward(node: &Node, body: Bytes) -> Result<Response, RemoteError> {
+async fn forward(node: &Node, sender: NodeId, body: Bytes) -> Result<Response, RemoteError> {
     let request = ForwardRequest::decode(body).map_err(|error| malformed(&error))?;
     if request.jobs.len() > limits::FRAME_OPERATIONS_MAX {
         return Err(malformed(&format_args!(
@@ -161,7 +157,10 @@ async fn forward(node: &Node, body: Bytes) -> Result<Response, RemoteError> {
         .collect::<Result<Vec<_>, Malformed>>()
         .map_err(|error| malformed(&error))?;
     let leads = matches!(*node.inner.leadership.borrow(), Leadership::Leading { .. });
-    let outcomes = if leads {
+    let outcomes = if !node.inner.consensus.is_welcome(sender) {
+        // It was removed while this connection stood.
+        vec![Err(AppendError::Unavailable(no_member(sender))); jobs.len()]
+    } else if leads {
         node.append_here(jobs).await
     } else {
         // One hop: whoever sent this looks for the leader again.
@@ -217,6 +216,14 @@ fn malformed(error: &dyn std::fmt::Display) -> RemoteError {
         code: code::MALFORMED,
         text: error.to_string(),
     }
+}
+
+/// What a node that was removed is told.
+fn no_member(sender: NodeId) -> String {
+    format!(
+        "node {sender} is not a member of this ledger (any more); its id is never used again: join as a new node, with \
+         empty directories and a new token"
+    )
 }
 
 fn unavailable(text: String) -> RemoteError {
