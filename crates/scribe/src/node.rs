@@ -232,6 +232,8 @@ struct Inner {
     disk_full: Arc<AtomicBool>,
     /// Whether the node is about to stop: it still serves, and should not be sent anything new.
     leaving: AtomicBool,
+    /// Whether the ledger was seen to have an entry.
+    begun: AtomicBool,
     scrub: Arc<ScrubStats>,
     scrubber: Mutex<Option<Scrubber>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,

@@ -6,6 +6,7 @@
 //! never carried on.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -187,6 +188,15 @@ impl Node {
     }
 
     fn submit(&self, job: Job, reply: Reply) {
+        // Clients and other nodes' keys are served before this leader has written the first entry, which must stay the
+        // first. It writes that past this function, and then whoever was refused here is heard.
+        if !self.inner.begun.load(Ordering::Relaxed) {
+            if self.applied_size() == TreeSize::EMPTY {
+                let text = "the first entry of the ledger is being written".to_owned();
+                return reply.send(Err(AppendError::Unavailable(text)));
+            }
+            self.inner.begun.store(true, Ordering::Relaxed);
+        }
         let preparer = &self.inner.preparer;
         let prepared = match job {
             Job::Write(write) => preparer.write(write, reply),

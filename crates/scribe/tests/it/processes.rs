@@ -19,6 +19,7 @@ use rand::Rng as _;
 use scribe_client::wire::Cluster;
 use scribe_client::{Client, RetryPolicy};
 use scribe_proof::hash::sha256;
+use scribe_proof::leaf::SystemKind;
 use tempfile::TempDir;
 
 use crate::test_cluster::eventually;
@@ -246,6 +247,14 @@ impl Processes {
             node.start(&[]);
         }
         cluster.all_ready().await;
+        let client = cluster.client(1);
+        eventually("every node's key is announced", async || {
+            let ledger = client.ledger().await;
+            ledger.is_ok_and(|ledger| ledger.verifier_keys.len() == 4)
+        })
+        .await;
+        let first = client.entry(0).send().await.unwrap();
+        assert_eq!(first.subtype, Some(SystemKind::Genesis as u16), "{first:?}");
         cluster
     }
 
