@@ -232,6 +232,8 @@ struct Inner {
     disk_full: Arc<AtomicBool>,
     /// Whether the node is about to stop: it still serves, and should not be sent anything new.
     leaving: AtomicBool,
+    /// Whether the ledger was seen to have an entry.
+    begun: AtomicBool,
     scrub: Arc<ScrubStats>,
     scrubber: Mutex<Option<Scrubber>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -516,9 +518,7 @@ impl Node {
         if health.current_leader.is_none() {
             return Err("no leader is known".to_owned());
         }
-        if self.inner.consensus.is_cut_off() {
-            return Err("this node leads, but no majority of the voters answers it".to_owned());
-        }
+        self.inner.consensus.in_touch()?;
         let last = health.last_log_index.map_or(0, |index| index.0);
         let applied = health.last_applied.map_or(0, |index| index.0);
         let lag = last.saturating_sub(applied);

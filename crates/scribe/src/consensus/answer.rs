@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use openraft::raft::AppendEntriesResponse;
 use prost::Message as _;
 
 use super::judge::{Judge, RefusedMessage};
@@ -73,9 +74,11 @@ impl ConsensusNode {
                 let request = rpc::decode_append(body)?;
                 judge.append(&request)?;
                 let answer = self.raft.append_entries(request).await;
-                Ok(rpc::encode_append_response(
-                    &answer.map_err(|error| failed(&error))?,
-                ))
+                let answer = answer.map_err(|error| failed(&error))?;
+                if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
+                    self.contact.heard();
+                }
+                Ok(rpc::encode_append_response(&answer))
             }
             kind::VOTE | kind::PRE_VOTE => {
                 let request = rpc::decode_vote_request(&body)?;

@@ -55,17 +55,6 @@ impl ConsensusNode {
         self.transport.removed()
     }
 
-    /// Whether this node leads and has not heard from a majority for longer than its lease.
-    pub fn is_cut_off(&self) -> bool {
-        let metrics = self.metrics();
-        let lease = Duration::from_millis(self.raft.config().election_timeout_max);
-        metrics.state == ServerState::Leader
-            && metrics.membership_config.voter_ids().count() > 1
-            && metrics
-                .last_quorum_acked
-                .is_none_or(|acked| acked.deref().elapsed() > lease)
-    }
-
     /// Ends the pause before a peer that could not be reached is tried again.
     pub fn retry_now(&self, id: NodeId) {
         if let Some(pool) = &self.transport.pool {

@@ -49,11 +49,7 @@ impl Handler for Service {
             self.consensus.retry_now(sender);
             return Ok(());
         }
-        let text = format!(
-            "node {sender} is not a member of this ledger (any more); its id is never used again: join as a new node, \
-             with empty directories and a new token"
-        );
-        Err((RefusalCode::Removed, text))
+        Err((RefusalCode::Removed, no_member(sender)))
     }
 
     fn body_length_max(&self, lane: Lane, kind: u8) -> usize {
@@ -227,6 +223,14 @@ fn malformed(error: &dyn std::fmt::Display) -> RemoteError {
         code: code::MALFORMED,
         text: error.to_string(),
     }
+}
+
+/// What a node that was removed is told.
+fn no_member(sender: NodeId) -> String {
+    format!(
+        "node {sender} is not a member of this ledger (any more); its id is never used again: join as a new node, with \
+         empty directories and a new token"
+    )
 }
 
 fn unavailable(text: String) -> RemoteError {

@@ -167,6 +167,7 @@ impl Node {
                 open_report,
                 disk_full,
                 leaving: AtomicBool::new(false),
+                begun: AtomicBool::new(false),
                 scrub,
                 scrubber: Mutex::new(scrubber),
                 tasks: Mutex::new(vec![sequencer_task, publisher_task, disk_task, purge_task]),
