@@ -51,6 +51,8 @@ pub const READ_INDEX_TIMEOUT_MS: u64 = 2_000;
 
 /// How long a read waits for the index that `Scribe-Min-Index` names.
 pub const MIN_INDEX_WAIT_MS: u64 = 5_000;
+/// How long `/health/ready` waits for a majority: longer than an election needs, shorter than a probe waits.
+pub const READY_BARRIER_MS: u64 = 2_000;
 /// How long a join token is good if nobody says: time to carry it to another machine.
 pub const JOIN_TOKEN_VALIDITY_DEFAULT_S: u64 = 60 * 60;
 /// How long a join token can be good: whoever holds it can become a member.

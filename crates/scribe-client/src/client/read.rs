@@ -111,6 +111,7 @@ impl Client {
         KeysGet {
             client: self,
             request,
+            freshness: Freshness::default(),
         }
     }
 
@@ -120,6 +121,7 @@ impl Client {
             client: self,
             index,
             raw: false,
+            freshness: Freshness::default(),
         }
     }
 
@@ -130,6 +132,7 @@ impl Client {
             from,
             limit: None,
             raw: false,
+            freshness: Freshness::default(),
         }
     }
 
@@ -521,9 +524,12 @@ impl List<'_> {
 pub struct KeysGet<'a> {
     client: &'a Client,
     request: KeysGetRequest,
+    freshness: Freshness,
 }
 
 impl KeysGet<'_> {
+    freshness_methods!();
+
     /// The state at this point.
     pub fn at(mut self, at: At) -> Self {
         self.request.at = Some(at);
@@ -536,6 +542,7 @@ impl KeysGet<'_> {
     /// See [`Error`].
     pub async fn send(self) -> Result<KeysGetResponse, Error> {
         let mut call = Call::new(Method::POST, "/v1/keys:get");
+        self.freshness.add_to(&mut call)?;
         call.json(&self.request)?;
         self.client.call_json(&call, Safety::Read).await
     }
@@ -548,9 +555,12 @@ pub struct ReadEntry<'a> {
     client: &'a Client,
     index: u64,
     raw: bool,
+    freshness: Freshness,
 }
 
 impl ReadEntry<'_> {
+    freshness_methods!();
+
     /// With leaf and salt, so that [`crate::verify::check_entry`] can check it.
     pub fn raw(mut self) -> Self {
         self.raw = true;
@@ -564,6 +574,7 @@ impl ReadEntry<'_> {
     pub async fn send(self) -> Result<EntryView, Error> {
         let mut call = Call::get(format!("/v1/entries/{}", self.index));
         call.query_some("raw", self.raw.then_some(true));
+        self.freshness.add_to(&mut call)?;
         self.client.call_json(&call, Safety::Read).await
     }
 }
@@ -576,9 +587,12 @@ pub struct ReadEntries<'a> {
     from: u64,
     limit: Option<u64>,
     raw: bool,
+    freshness: Freshness,
 }
 
 impl ReadEntries<'_> {
+    freshness_methods!();
+
     /// At most this many entries, up to 1,000.
     pub fn limit(mut self, limit: u64) -> Self {
         self.limit = Some(limit);
@@ -600,6 +614,7 @@ impl ReadEntries<'_> {
         call.query("from", self.from.to_string());
         call.query_some("limit", self.limit);
         call.query_some("raw", self.raw.then_some(true));
+        self.freshness.add_to(&mut call)?;
         self.client.call_json(&call, Safety::Read).await
     }
 }

@@ -32,7 +32,7 @@ pub struct Health {
 /// Answer to `GET /v1/cluster`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Cluster {
-    /// The node that answered, as `/health/ready` of it says.
+    /// The node that answered, by its own account.
     pub node: Health,
     /// Id of the leader, if the node that answered knows one.
     pub leader: Option<u64>,

@@ -233,6 +233,29 @@ async fn values_come_with_what_the_headers_say() {
 }
 
 #[tokio::test]
+async fn every_read_of_what_is_now_may_say_how_fresh() {
+    let (server, client) = scripted(vec![Response::problem(ErrorCode::NotFound)]).await;
+    let _ = client.get_many(["k"]).stale().min_index(3).send().await;
+    let _ = client.entry(3).stale().min_index(3).send().await;
+    let _ = client.entries(1).stale().min_index(3).send().await;
+    let _ = client.history("k").stale().min_index(3).send().await;
+    let _ = client.list().stale().min_index(3).send().await;
+    assert_eq!(
+        server.targets(),
+        [
+            "POST /v1/keys:get?consistency=stale",
+            "GET /v1/entries/3?consistency=stale",
+            "GET /v1/entries?from=1&consistency=stale",
+            "GET /v1/keys/k/history?consistency=stale",
+            "GET /v1/keys?consistency=stale",
+        ]
+    );
+    for request in server.requests.lock().unwrap().iter() {
+        assert_eq!(request.headers["scribe-min-index"], "3");
+    }
+}
+
+#[tokio::test]
 async fn an_answer_that_is_too_long_is_refused() {
     let server = Server::start(|_| Response::text("x".repeat(1_000))).await;
     let client = Client::builder(&server.url)

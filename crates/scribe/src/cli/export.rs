@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::output::{Failure, ProgressUnit, progress, say};
 use super::serve::{node_options, start_logging, start_node};
 use super::transfer::{Carried, Checked, End, Header, VERSION};
-use super::{ClientArgs, DirectoryArgs};
+use super::{ClientArgs, DirectoryArgs, expect_no_member};
 use crate::limits;
 use crate::node::NodeOptions;
 
@@ -22,7 +22,8 @@ use crate::node::NodeOptions;
 /// import --data-dir` makes a ledger with the same root hash from it. Docs: docs/format-export.md.
 ///
 /// Takes what the ledger has when the command starts; writes go on meanwhile. With --data-dir it reads the directory of
-/// a stopped node instead of asking --server.
+/// a stopped node instead of asking --server. With --stale it takes what one node of a cluster has, without asking the
+/// others: how to save what is left when a majority is lost for good.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: a copy of the ledger, compressed
   $ scribe export --out - | zstd > ledger.ndjson.zst")]
@@ -30,6 +31,9 @@ pub struct Arguments {
     /// File to write; `-` is stdout
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    /// Take what this node has applied, also while a majority of its cluster is away
+    #[arg(long, conflicts_with = "data_dir")]
+    stale: bool,
     #[command(flatten)]
     client: ClientArgs,
     #[command(flatten)]
@@ -110,7 +114,11 @@ async fn from_server(arguments: &Arguments, writer: &mut Writer) -> Result<Expor
     while writer.checked.size() < size {
         let from = writer.checked.size().get();
         let limit = (size.get() - from).min(limits::PAGE_LIMIT_MAX as u64);
-        let page = client.entries(from).limit(limit).raw().send().await?;
+        let mut page = client.entries(from).limit(limit).raw();
+        if arguments.stale {
+            page = page.stale();
+        }
+        let page = page.send().await?;
         if page.entries.is_empty() {
             return Err(Failure::unexpected(format!(
                 "the node sent no entries from index {from} on"
@@ -136,6 +144,11 @@ async fn from_directory(arguments: &Arguments, writer: &mut Writer) -> Result<Ex
         )));
     }
     config.expect_keys()?;
+    // What a member committed last it learns from the others.
+    expect_no_member(
+        &config,
+        "start it and export with --server; with --stale if a majority of the cluster is lost",
+    )?;
     // Nothing is added, not even the announcement of a key.
     let options = NodeOptions {
         importing: true,

@@ -34,6 +34,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, Su
 use scribe_client::wire::At;
 
 use self::output::{Exit, Failure, Format, Output};
+use crate::cluster::files::ClusterFiles;
 use crate::config::{self, Config, Flags, Kind, SETTINGS};
 
 /// Where client verbs look for a node unless told otherwise.
@@ -241,6 +242,19 @@ impl DirectoryArgs {
             .filter_map(|(name, value)| Some((name, value.clone()?)))
             .collect();
         Ok(config::load(&flags, self.config.as_deref())?)
+    }
+}
+
+/// Refuses the directories of a member of a cluster, for verbs that decide by themselves what a ledger holds.
+fn expect_no_member(config: &Config, hint: &str) -> Result<(), Failure> {
+    match ClusterFiles::load(&config.key_dir)? {
+        None => Ok(()),
+        Some(files) => Err(Failure::user(format!(
+            "`{}` is the key directory of node {}, a member of a cluster",
+            config.key_dir.display(),
+            files.node_id
+        ))
+        .hint(hint)),
     }
 }
 

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::output::{Failure, Output, ProgressUnit, progress, say};
 use super::serve::{node_options, start_logging};
-use super::{DirectoryArgs, OutputArgs};
+use super::{DirectoryArgs, OutputArgs, expect_no_member};
 use crate::node::StartError;
 use crate::repair::{Repair, repair};
 use crate::store::error::StoreError;
@@ -54,6 +54,13 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         (_, true) => Repair::RebuildIndex,
         _ => Repair::AcceptLoss,
     };
+    if action == Repair::AcceptLoss {
+        // Others counted these entries when they called them durable: a member must not come back without them.
+        expect_no_member(
+            &config,
+            "stop it for good and let a new node take its place: `scribe cluster replace`",
+        )?;
+    }
     if !config.data_dir.is_dir() {
         return Err(
             Failure::user(format!("no data directory `{}`", config.data_dir.display()))

@@ -186,6 +186,11 @@ async fn read_json<T: DeserializeOwned>(app: &App, request: Request) -> Result<T
     } else {
         &body.bytes
     };
+    // Serde would take an array with the members' values in their order as well.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(ApiError::bad_request("the body is not a JSON object")
+            .hint("/openapi.json describes every body"));
+    }
     serde_json::from_slice(bytes).map_err(|error| bad_json(&error))
 }
 

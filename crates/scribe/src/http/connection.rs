@@ -32,6 +32,7 @@ use tokio::sync::{Semaphore, mpsc};
 use super::Server;
 use super::body::RequestUnread;
 use super::metrics::HttpMetrics;
+use super::tls::HttpTls;
 use crate::limits;
 
 const IDLE: u8 = 0;
@@ -372,9 +373,20 @@ async fn greet(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
-    let Some(tls) = server.app.options.tls.clone() else {
-        return drive(stream, server, watch, connections).await;
-    };
+    match server.app.options.tls.clone() {
+        None => drive(stream, server, watch, connections).await,
+        // Boxed: what TLS keeps per connection is large, and plain connections must not carry its size.
+        Some(tls) => Box::pin(greet_by_tls(tls, stream, server, watch, connections)).await,
+    }
+}
+
+async fn greet_by_tls(
+    tls: Arc<HttpTls>,
+    stream: TcpStream,
+    server: Server,
+    watch: Arc<Watch>,
+    connections: Arc<Connections>,
+) {
     let accepted = tokio::select! {
         accepted = tls.accept(stream) => accepted,
         // Nothing was asked yet that would have to be answered.

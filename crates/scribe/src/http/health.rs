@@ -1,5 +1,7 @@
 //! `/health/live` and `/health/ready`: this node as it sees itself. The others are in [`super::cluster`].
 
+use std::time::Duration;
+
 use axum::extract::{Request, State};
 use http::header::CACHE_CONTROL;
 use http::{Response, StatusCode};
@@ -9,6 +11,7 @@ use super::body::ReplyBody;
 use super::error::{ApiError, json_bytes};
 use super::request::Query;
 use super::{App, headers};
+use crate::limits;
 
 /// `GET /health/live`: the process answers.
 pub(super) async fn live(
@@ -19,16 +22,30 @@ pub(super) async fn live(
     Ok(health_reply(&health(&app, None)))
 }
 
-/// `GET /health/ready`: the node takes reads and writes.
+/// `GET /health/ready`: the node takes reads and writes. That it knows a leader does not say so: a node that was cut off
+/// from the others goes on knowing the last one. It is asked, as a read would.
 pub(super) async fn ready(
     State(app): State<App>,
     request: Request,
 ) -> Result<Response<ReplyBody>, ApiError> {
     Query::parse(request.uri().query(), &[])?;
-    Ok(health_reply(&now(&app)))
+    let mut found = now(&app);
+    if found.reason.is_none() {
+        let wait = Duration::from_millis(limits::READY_BARRIER_MS);
+        let reason = match tokio::time::timeout(wait, app.node.barrier()).await {
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some(format!(
+                "a majority did not answer within {} ms",
+                limits::READY_BARRIER_MS
+            )),
+        };
+        found = health(&app, reason);
+    }
+    Ok(health_reply(&found))
 }
 
-/// How the node is, and why it should not be sent traffic, if so.
+/// How the node is by its own account, and why it should not be sent traffic, if so. Asks nobody.
 pub(super) fn now(app: &App) -> Health {
     let reason = match app.node.ready() {
         _ if app.stopping.is_cancelled() => Some("the node is stopping".to_owned()),

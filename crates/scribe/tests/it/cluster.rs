@@ -340,3 +340,87 @@ async fn leadership_moves_when_asked_and_when_its_holder_leaves() {
         .unwrap();
     cluster.stop_all().await;
 }
+
+/// Seals more than one segment everywhere, then flips a byte of a running node's tree that every root rests on.
+async fn damage_tree_of(cluster: &TestCluster, id: u64) {
+    let writes = (0..700)
+        .map(|n| put(&format!("key {n}"), "value"))
+        .collect();
+    for outcome in cluster.node(id).append_many(writes).await {
+        outcome.unwrap();
+    }
+    eventually("the first tiles are on disk", async || {
+        cluster
+            .ids()
+            .iter()
+            .all(|id| cluster.node(*id).sealed_segments() >= 2)
+    })
+    .await;
+    let path = cluster.data_dir(id).join("tree/L1");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[5] ^= 0x40;
+    std::fs::write(&path, bytes).unwrap();
+}
+
+/// The healthy nodes go on writing and publishing.
+async fn check_goes_on(cluster: &TestCluster, healthy: u64) {
+    let node = cluster.node(healthy);
+    let appended = node.append(put("after", "value")).await.unwrap();
+    let published = node.publish(appended.tree_size).await.unwrap();
+    let policy = Policy::parse(&node.ledger().policy).unwrap();
+    policy
+        .evaluate(&SignedCheckpoint::parse(&published.note).unwrap())
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_with_a_flipped_byte_stops_itself_and_nobody_else() {
+    let mut cluster = TestCluster::new(3).await;
+    let damaged = cluster.follower().await;
+    let fatal = cluster.node(damaged).fatal();
+    damage_tree_of(&cluster, damaged).await;
+    let leader = cluster.leader().await;
+    cluster
+        .node(leader)
+        .append(put("one more", "value"))
+        .await
+        .unwrap();
+    let reason = tokio::time::timeout(Duration::from_secs(30), fatal)
+        .await
+        .unwrap();
+    assert!(reason.contains("the agreed one is"), "{reason}");
+    cluster.stop(damaged).await;
+    check_goes_on(&cluster, cluster.ids()[0]).await;
+    check_goes_on(&cluster, cluster.ids()[1]).await;
+    // The tree is derived data: a restart makes it again from the segments, and the node is as good as the others.
+    cluster.start(damaged).await;
+    let (size, _) = cluster.same_everywhere().await;
+    check_log(cluster.node(damaged), size.get()).await;
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_with_a_flipped_byte_hands_over_and_stops() {
+    let mut cluster = TestCluster::new(3).await;
+    let damaged = cluster.leader().await;
+    let fatal = cluster.node(damaged).fatal();
+    damage_tree_of(&cluster, damaged).await;
+    cluster
+        .node(damaged)
+        .append(put("one more", "value"))
+        .await
+        .unwrap();
+    let reason = tokio::time::timeout(Duration::from_secs(30), fatal)
+        .await
+        .unwrap();
+    assert!(
+        reason.contains("voters") && reason.contains("agree on"),
+        "{reason}"
+    );
+    cluster.stop(damaged).await;
+    let healthy = cluster.leader().await;
+    assert_ne!(healthy, damaged);
+    check_goes_on(&cluster, healthy).await;
+    check_goes_on(&cluster, cluster.follower().await).await;
+    cluster.stop_all().await;
+}

@@ -103,6 +103,7 @@ async fn malformed_changes_are_refused_before_anybody_is_asked() {
         ("/v1/cluster/members/1/promote", json!({"force": true})),
         ("/v1/cluster/members/1/replace", json!({})),
         ("/v1/cluster/leader", json!({"node_id": "1"})),
+        // An array with the members' values in their order is no object.
         ("/v1/cluster/leader", json!([1])),
     ] {
         server.post(target, &body).await.problem(400, "bad_request");
@@ -359,7 +360,7 @@ async fn a_client_that_knows_all_nodes_notices_no_rolling_restart() {
         })
         .await;
     }
-    drop(stop);
+    stop.send(()).unwrap();
     let (client, writes) = writer.await.unwrap();
     assert!(writes > 0);
     // Each write is there once, although some were sent to more than one node.

@@ -132,6 +132,10 @@ impl TestCluster {
         &self.nodes[&id]
     }
 
+    pub fn data_dir(&self, id: u64) -> PathBuf {
+        self.options[&id].data_dir.clone()
+    }
+
     pub fn ids(&self) -> Vec<u64> {
         self.nodes.keys().copied().collect()
     }

@@ -4,6 +4,7 @@ use scribe_proof::{Hash, Leaf, LeafIndex, TreeSize};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+use super::super::expect_no_member;
 use super::super::output::{Failure, say};
 use super::super::serve::{node_options, start_logging, start_node};
 use super::super::transfer::{Carried, Checked, End, read_line};
@@ -53,6 +54,10 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
         );
     }
     let config = arguments.directory.load()?;
+    expect_no_member(
+        &config,
+        "import into directories of no cluster, then make them the first member: `scribe cluster init`",
+    )?;
     start_logging(&config.log)?;
     let (input, bar) = open(&arguments.file)?;
     // The entries bring their own genesis.
