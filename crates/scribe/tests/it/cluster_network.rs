@@ -21,7 +21,7 @@ use scribe_client::{Client, Error, ErrorCode};
 use tempfile::TempDir;
 
 use crate::history::{self, Action, Condition, Ledger, Operation, Outcome, Version};
-use crate::member::{self, Member};
+use crate::member::{self, Member, same_everywhere};
 use crate::namespaces::{Network, skipped};
 use crate::test_cluster::eventually;
 
@@ -39,6 +39,8 @@ const REFUSED_WITHIN: Duration = Duration::from_secs(15);
 const STALE_WITHIN: Duration = Duration::from_secs(2);
 /// Operations that are to be served during a fault before it ends.
 const SERVED_MIN: usize = 200;
+/// Within this time after everything the nodes must have the same.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// How long packets are lost.
 const LOSS_LASTS: Duration = Duration::from_secs(20);
 
@@ -363,24 +365,7 @@ impl Run {
             client.await.unwrap();
         }
         self.settle().await;
-        let mut trees = Vec::new();
-        let members = &self.members;
-        eventually("every node has the same", async || {
-            trees.clear();
-            for member in members.values() {
-                let Ok(cluster) = member.client().cluster().await else {
-                    return false;
-                };
-                for of in cluster.members {
-                    let (Some(size), Some(root)) = (of.tree_size, of.root) else {
-                        return false;
-                    };
-                    trees.push((size, root));
-                }
-            }
-            trees.windows(2).all(|pair| pair[0] == pair[1])
-        })
-        .await;
+        same_everywhere(self.members.values(), PATIENCE).await;
         let (ledger, size) = self.ledger().await;
         let records = self.recorder.records().clone();
         let operations: Vec<Operation> = records

@@ -6,6 +6,7 @@ mod cli_node;
 mod cli_offline;
 mod cluster;
 mod cluster_network;
+mod cluster_segments;
 mod crash;
 mod damage;
 mod history;

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use scribe_client::{Client, RetryPolicy};
 
+use crate::test_cluster::eventually_within;
+
 /// How long a node may take to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
 /// Lines of a node's log that are shown when its test fails.
@@ -51,6 +53,30 @@ pub fn init(out: &Path, addresses: &BTreeMap<u64, (String, String)>) -> BTreeMap
     made.lines().map(start).collect()
 }
 
+/// Waits until each of these nodes says that all members have trees of the same size, and checks that they are equal.
+pub async fn same_everywhere(members: impl IntoIterator<Item = &Member>, patience: Duration) {
+    let clients: Vec<Client> = members.into_iter().map(Member::client).collect();
+    let mut trees = Vec::new();
+    eventually_within(patience, "every node has applied the same", async || {
+        trees.clear();
+        for client in &clients {
+            let members = client.members().await.unwrap_or_default();
+            if members.is_empty() {
+                return false;
+            }
+            trees.extend(members.into_iter().map(|of| (of.tree_size, of.root)));
+        }
+        trees
+            .iter()
+            .all(|(size, _)| size.is_some() && *size == trees[0].0)
+    })
+    .await;
+    assert!(
+        trees.iter().all(|tree| *tree == trees[0]),
+        "roots differ: {trees:?}"
+    );
+}
+
 /// A node's process; killed when dropped.
 pub struct Member {
     name: String,
@@ -90,6 +116,7 @@ impl Member {
         let mut child = Command::new(&self.command[0])
             .args(&self.command[1..])
             .env_remove("SCRIBE_BIN")
+            .env_remove("SCRIBE_NAMESPACES")
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(log.unwrap())
