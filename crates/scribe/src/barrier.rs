@@ -9,6 +9,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::consensus::{ConsensusError, ConsensusNode};
 
+/// How long one round may take.
+const ROUND_TIMEOUT: Duration = Duration::from_secs(3);
 /// Pause before a barrier is tried again while there is no leader.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
@@ -30,7 +32,14 @@ impl ReadBarrier {
                 if waiters.is_empty() && receiver.recv_many(&mut waiters, usize::MAX).await == 0 {
                     return;
                 }
-                match consensus.read_barrier().await {
+                // A round that takes long is begun anew: the leader it rests on may be gone.
+                let round = tokio::time::timeout(ROUND_TIMEOUT, consensus.read_barrier()).await;
+                let round = round.unwrap_or_else(|_| {
+                    Err(ConsensusError::Unavailable(
+                        "a read barrier took too long".to_owned(),
+                    ))
+                });
+                match round {
                     // Between leaders: those who still wait, and those who came meanwhile, try again together. Each
                     // has a deadline of its own.
                     Err(

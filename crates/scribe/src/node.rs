@@ -221,8 +221,6 @@ struct Inner {
     leadership: watch::Receiver<Leadership>,
     sequencer: Sequencer,
     forwarder: Forwarder,
-    /// Held while writes that belong in order are carried to the leader.
-    forwarded_in_order: tokio::sync::Mutex<()>,
     publisher: Publisher,
     barrier: ReadBarrier,
     preparer: Preparer,

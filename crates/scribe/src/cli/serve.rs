@@ -12,7 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::SettingArgs;
 use super::output::{Failure, say};
 use crate::config::Config;
-use crate::consensus::ConsensusOptions;
+use crate::consensus::{ConsensusOptions, LOG_TARGET};
 use crate::http::{self, HttpOptions, HttpTls};
 use crate::node::{Node, NodeOptions};
 
@@ -260,14 +260,14 @@ pub(super) fn check_log_filter(filter: &str) -> Result<tracing_subscriber::EnvFi
 
 /// Sends logs to stderr. A second call in one process changes nothing.
 pub(super) fn start_logging(filter: &str) -> Result<(), Failure> {
-    // At `info` the libraries below would tell more than the node itself, and openraft would warn of a node that is away
-    // at each heartbeat.
+    // At `info` the libraries below would tell more than the node itself, and the one that does Raft would warn of a node
+    // that is away at each heartbeat.
     let filter = match filter {
-        "info" => "warn,openraft=error,scribe=info",
-        other => other,
+        "info" => format!("warn,{LOG_TARGET}=error,scribe=info"),
+        other => other.to_owned(),
     };
     let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(check_log_filter(filter)?)
+        .with_env_filter(check_log_filter(&filter)?)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .finish();

@@ -6,14 +6,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use openraft::ReadPolicy;
-use openraft::error::{LinearizableReadError, RaftError};
 use prost::Message as _;
 
-use super::rpc::{self, MalformedMessage, ReadIndexAnswer, SegmentRequest, kind};
+use super::rpc::{self, LogIdMessage, MalformedMessage, ReadIndexAnswer, SegmentRequest, kind};
 use super::{ConsensusError, ConsensusNode, NodeId};
 use crate::limits;
 use crate::peer::{CallError, Lane, ProgressHandle, Wait};
+use crate::store::frame::LogId;
 
 /// Why a peer's message got no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -91,29 +90,32 @@ impl ConsensusNode {
                 let request = SegmentRequest::decode(body).map_err(MalformedMessage::from)?;
                 self.segment_bytes(request).await
             }
-            kind::READ_INDEX => Ok(rpc::parts(&self.read_index().await?)),
+            kind::READ_INDEX => Ok(rpc::parts(&self.answer_read_index().await?)),
             other => Err(AnswerError::UnknownKind(other)),
         }
     }
 
-    /// The log id up to which a read that begins now must have applied, if this node leads.
-    async fn read_index(&self) -> Result<ReadIndexAnswer, AnswerError> {
+    /// Answers a follower that wants to read.
+    async fn answer_read_index(&self) -> Result<ReadIndexAnswer, AnswerError> {
         let mut answer = ReadIndexAnswer::default();
-        match self.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
-            Ok((read, _)) => answer.log_id = Some(rpc::log_id_message(read.log_id())),
-            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
-                answer.other_leader = Some(forward.leader_id.unwrap_or(0));
+        match self.read_index().await {
+            Ok(read) => {
+                answer.log_id = Some(LogIdMessage {
+                    term: read.term,
+                    index: read.index.0,
+                });
             }
-            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
-                answer.no_quorum = true;
+            Err(ConsensusError::NotLeader { leader }) => {
+                answer.other_leader = Some(leader.unwrap_or(0));
             }
-            Err(RaftError::Fatal(fatal)) => return Err(failed(&fatal)),
+            Err(ConsensusError::NoQuorum) => answer.no_quorum = true,
+            Err(error) => return Err(failed(&error)),
         }
         Ok(answer)
     }
 
-    /// Asks `leader` up to where a read that begins now must have applied, and waits until this node has.
-    pub(super) async fn remote_read_barrier(&self, leader: NodeId) -> Result<(), ConsensusError> {
+    /// Asks `leader` up to where a read that begins now must have applied.
+    pub(super) async fn remote_read_index(&self, leader: NodeId) -> Result<LogId, ConsensusError> {
         let unavailable = |error: &dyn std::fmt::Display| {
             ConsensusError::Unavailable(format!("leader {leader} did not answer: {error}"))
         };
@@ -137,18 +139,9 @@ impl ConsensusNode {
                 leader: Some(other).filter(|id| *id != 0),
             });
         }
-        let Some(read) = answer.log_id else {
-            return Err(ConsensusError::NoQuorum);
-        };
-        let mut applied = self.store.watch_applied();
-        let reached = applied.wait_for(|applied| {
-            applied
-                .last_log_id
-                .is_some_and(|id| id.index.0 >= read.index)
-        });
-        match reached.await {
-            Ok(_) => Ok(()),
-            Err(_) => Err(ConsensusError::Stopped("the store is closed".to_owned())),
+        match answer.log_id {
+            Some(read) => Ok(LogId::new(read.term, read.index)),
+            None => Err(ConsensusError::NoQuorum),
         }
     }
 

@@ -286,8 +286,8 @@ impl RaftLogReader<TypeConfig> for LogStore {
         start: u64,
         end: u64,
     ) -> Result<Vec<RaftEntryOf>, io::Error> {
-        let start = self.readable_from(start);
-        if start >= end {
+        // Entries that do not begin where they were asked to would be sent as if they did: none is better.
+        if start >= end || self.readable_from(start) != start {
             return Ok(Vec::new());
         }
         match self.log.read(start..end, limits::REPLICATION_BYTES_MAX) {

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use openraft::Instant as _;
 use openraft::error::RaftError;
+use openraft::raft::Precondition;
+use openraft::type_config::alias::LogIdOf;
 use openraft::{ChangeMembers, ServerState};
 
 use super::{ConsensusError, ConsensusNode, NodeId, PeerAddress, TypeConfig, write_error};
@@ -18,6 +20,9 @@ use crate::store::frame::LogIndex;
 
 /// A voter that acknowledged something within this time counts as reachable.
 const REACHABLE_WITHIN: Duration = Duration::from_secs(5);
+
+/// A majority that acknowledged a leader within this time has not replaced it.
+const CONFIRMED_WITHIN: Duration = Duration::from_millis(500);
 
 /// One member, as the replicated membership and, on a leader, replication knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,17 +73,30 @@ impl ConsensusNode {
             .collect()
     }
 
-    /// Whether `id` may speak to this node. Only a leader refuses anybody: its membership is the newest there is,
-    /// while a node that lags may not know the newest member yet.
+    /// Whether `id` may speak to this node. Only a leader that a majority has just confirmed refuses anybody: its
+    /// membership is the newest there is. A node that lags may not know the newest member yet, and a leader that was
+    /// cut off may have been replaced by just those it does not know.
     pub fn is_welcome(&self, id: NodeId) -> bool {
         let metrics = self.metrics();
-        metrics.state != ServerState::Leader || metrics.membership_config.get_node(&id).is_some()
+        let confirmed = metrics
+            .last_quorum_acked
+            .is_some_and(|acked| acked.deref().elapsed() < CONFIRMED_WITHIN);
+        metrics.state != ServerState::Leader
+            || !confirmed
+            || metrics.membership_config.get_node(&id).is_some()
     }
 
     /// Every member, with what this node knows of it.
     pub fn members(&self) -> Vec<Member> {
         let metrics = self.metrics();
-        let voters: BTreeSet<NodeId> = metrics.membership_config.voter_ids().collect();
+        // While a change is under way, those who will vote after it.
+        let voters: BTreeSet<NodeId> = metrics
+            .membership_config
+            .membership()
+            .get_joint_config()
+            .last()
+            .cloned()
+            .unwrap_or_default();
         metrics
             .membership_config
             .nodes()
@@ -126,15 +144,15 @@ impl ConsensusNode {
     /// # Errors
     /// It is no learner, it lags, or too few voters could be reached afterwards.
     pub async fn promote(&self, id: NodeId) -> Result<(), ConsensusError> {
-        let members = self.members();
-        let member = find(&members, id)?;
+        let judged = self.judged();
+        let member = find(&judged.members, id)?;
         if member.voter {
             return Ok(());
         }
         self.check_caught_up(member)?;
-        check_majority(&members, &[], &[id])?;
-        self.change(ChangeMembers::AddVoterIds(BTreeSet::from([id])), true)
-            .await
+        check_majority(&judged.members, &[], &[id])?;
+        let change = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
+        self.change(judged, change, true).await
     }
 
     /// Removes a member for good.
@@ -142,20 +160,20 @@ impl ConsensusNode {
     /// # Errors
     /// It is no member, the last voter, or too few voters could be reached afterwards.
     pub async fn remove(&self, id: NodeId) -> Result<(), ConsensusError> {
-        let members = self.members();
-        if !find(&members, id)?.voter {
-            return self
-                .change(ChangeMembers::RemoveNodes(BTreeSet::from([id])), false)
-                .await;
+        let judged = self.judged();
+        let members = &judged.members;
+        if !find(members, id)?.voter {
+            let change = ChangeMembers::RemoveNodes(BTreeSet::from([id]));
+            return self.change(judged, change, false).await;
         }
         if members.iter().filter(|member| member.voter).count() == 1 {
             return Err(ConsensusError::Refused(format!(
                 "a ledger needs at least one voter, node {id} is the last"
             )));
         }
-        check_majority(&members, &[id], &[])?;
-        self.change(ChangeMembers::RemoveVoters(BTreeSet::from([id])), false)
-            .await
+        check_majority(members, &[id], &[])?;
+        let change = ChangeMembers::RemoveVoters(BTreeSet::from([id]));
+        self.change(judged, change, false).await
     }
 
     /// Puts `by` in the place of `old`, in one change.
@@ -163,28 +181,52 @@ impl ConsensusNode {
     /// # Errors
     /// As [`Self::promote`] and [`Self::remove`].
     pub async fn replace(&self, old: NodeId, by: NodeId) -> Result<(), ConsensusError> {
-        let members = self.members();
-        if !find(&members, old)?.voter {
+        let judged = self.judged();
+        let members = &judged.members;
+        if !find(members, old)?.voter {
             return Err(ConsensusError::Refused(format!(
                 "only a voter is replaced, node {old} is a learner"
             )));
         }
-        let member = find(&members, by)?;
+        let member = find(members, by)?;
         if member.voter {
             return Err(ConsensusError::Refused(format!(
                 "node {by} is a voter already; remove node {old} instead"
             )));
         }
         self.check_caught_up(member)?;
-        check_majority(&members, &[old], &[by])?;
-        let voters = members
-            .iter()
-            .filter(|member| member.voter && member.node_id != old)
-            .map(|member| member.node_id)
-            .chain([by])
-            .collect();
-        self.change(ChangeMembers::ReplaceAllVoters(voters), false)
-            .await
+        check_majority(members, &[old], &[by])?;
+        // One change, so that there are never fewer voters in between; and only these two, whoever else may have become
+        // a voter meanwhile.
+        let change = ChangeMembers::Batch(vec![
+            ChangeMembers::AddVoterIds(BTreeSet::from([by])),
+            ChangeMembers::RemoveVoters(BTreeSet::from([old])),
+        ]);
+        self.change(judged, change, false).await
+    }
+
+    /// Finishes a change that was begun and not ended: the Raft core takes the second step of joint consensus on behalf
+    /// of whoever asked for it, and a leader that was lost in between leaves the group with two configurations, each of
+    /// which needs its majority.
+    pub async fn finish_change(&self) -> Result<(), ConsensusError> {
+        let judged = self.judged();
+        if !judged.joint {
+            return Ok(());
+        }
+        tracing::info!("a change of the membership was left half done and is finished");
+        let change = ChangeMembers::AddVoterIds(BTreeSet::new());
+        self.change(judged, change, false).await
+    }
+
+    /// The members as they are now, for a change that is only to be made if they still are when it begins.
+    fn judged(&self) -> Judged {
+        let metrics = self.metrics();
+        let membership = &metrics.membership_config;
+        Judged {
+            members: self.members(),
+            joint: membership.membership().get_joint_config().len() > 1,
+            log_id: *membership.log_id(),
+        }
     }
 
     fn check_caught_up(&self, member: &Member) -> Result<(), ConsensusError> {
@@ -201,15 +243,35 @@ impl ConsensusNode {
         Ok(())
     }
 
+    /// Makes a change, if the membership is still the one it was judged by. It goes on when the caller is gone: half
+    /// a change is worse than none.
     async fn change(
         &self,
+        judged: Judged,
         change: ChangeMembers<NodeId, PeerAddress>,
         retain: bool,
     ) -> Result<(), ConsensusError> {
-        let changed: Result<_, RaftError<TypeConfig, _>> =
-            self.raft.change_membership(change, retain).await;
-        changed.map(drop).map_err(write_error)
+        let raft = self.raft.clone();
+        let unchanged = Precondition::LastMembershipLogId {
+            last_membership_log_id: judged.log_id,
+        };
+        let changing = tokio::spawn(async move {
+            let changed: Result<_, RaftError<TypeConfig, _>> =
+                raft.change_membership_if(change, retain, [unchanged]).await;
+            changed.map(drop).map_err(write_error)
+        });
+        changing
+            .await
+            .unwrap_or_else(|error| Err(ConsensusError::Unavailable(error.to_string())))
     }
+}
+
+/// What a change was judged by.
+struct Judged {
+    members: Vec<Member>,
+    /// Whether a change is half done.
+    joint: bool,
+    log_id: Option<LogIdOf<TypeConfig>>,
 }
 
 fn find(members: &[Member], id: NodeId) -> Result<&Member, ConsensusError> {

@@ -42,7 +42,10 @@ use type_config::leader_of;
 pub use type_config::{AppliedOutcome, NodeId, PeerAddress, Proposal, TypeConfig};
 
 use crate::store::Store;
-use crate::store::frame::LogIndex;
+use crate::store::frame::{LogId, LogIndex};
+
+/// The name under which the library behind this module logs.
+pub const LOG_TARGET: &str = "openraft";
 
 /// Timers of the Raft core, in milliseconds. The defaults fit a local network and SSDs; they must exceed the 99th
 /// percentile of a sync plus a round trip, and the election timeout ten times that.
@@ -205,15 +208,12 @@ impl ConsensusNode {
         let log_store = LogStore::new(store.log().clone());
         let state_machine = StateMachine::new(store.clone());
         let overrides = Overrides::default();
-        let raft = Raft::new(
-            node_id,
-            Arc::new(config),
-            NetworkFactory::new(node_id, transport.clone(), Arc::clone(&overrides)),
-            log_store,
-            state_machine,
-        )
-        .await
-        .map_err(|fatal| ConsensusError::Stopped(fatal.to_string()))?;
+        let network = NetworkFactory::new(node_id, transport.clone(), Arc::clone(&overrides));
+        let newest = network.newest_membership();
+        let raft = Raft::new(node_id, Arc::new(config), network, log_store, state_machine)
+            .await
+            .map_err(|fatal| ConsensusError::Stopped(fatal.to_string()))?;
+        newest.follow(raft.metrics());
         let leadership = follow_leadership(&raft);
         let node = Self {
             raft,
@@ -426,21 +426,58 @@ impl ConsensusNode {
     /// not lead, through the leader's read index. What is read after it is linearizable. One call may serve any number
     /// of readers that were waiting when it began.
     pub async fn read_barrier(&self) -> Result<(), ConsensusError> {
-        match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
-            Ok(_) => Ok(()),
+        match self.read_index().await {
+            Ok(read) => self.wait_read(read).await,
+            Err(ConsensusError::NotLeader {
+                leader: Some(leader),
+                // This node may lead with a lapsed lease: then there is nobody else to ask.
+            }) if leader != self.node_id => {
+                let read = self.remote_read_index(leader).await?;
+                self.wait_read(read).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// As [`Self::read_barrier`], but only if this very node leads term `term` throughout: what it judged from its own
+    /// applied state before the call was true when a majority confirmed it. Another leader's word would say nothing
+    /// about that judgement.
+    pub async fn leader_barrier(&self, term: u64) -> Result<(), ConsensusError> {
+        let read = self.read_index().await?;
+        if read.term != term {
+            return Err(ConsensusError::NotLeader { leader: None });
+        }
+        self.wait_read(read).await
+    }
+
+    /// The log id up to which a read that begins now must have applied, if this node leads.
+    async fn read_index(&self) -> Result<LogId, ConsensusError> {
+        match self.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
+            Ok((read, _)) => Ok(log_store::to_store_id(read.log_id())),
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
-                match forward.leader_id {
-                    // This node may lead with a lapsed lease: then there is nobody else to ask.
-                    Some(leader) if leader != self.node_id => {
-                        self.remote_read_barrier(leader).await
-                    }
-                    leader => Err(ConsensusError::NotLeader { leader }),
-                }
+                Err(ConsensusError::NotLeader {
+                    leader: forward.leader_id,
+                })
             }
             Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
                 Err(ConsensusError::NoQuorum)
             }
             Err(RaftError::Fatal(fatal)) => Err(ConsensusError::Stopped(fatal.to_string())),
+        }
+    }
+
+    /// Waits until this node has applied what a read needs. Compared by term first: the entry named may be one that a
+    /// leader appended and lost, but whatever a later term applied comes after everything committed in that one.
+    async fn wait_read(&self, read: LogId) -> Result<(), ConsensusError> {
+        let mut applied = self.store.watch_applied();
+        let reached = applied.wait_for(|applied| {
+            applied
+                .last_log_id
+                .is_some_and(|id| (id.term, id.index) >= (read.term, read.index))
+        });
+        match reached.await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(ConsensusError::Stopped("the store is closed".to_owned())),
         }
     }
 

@@ -13,11 +13,11 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use openraft::OptionalSend;
+use openraft::async_runtime::WatchReceiver as _;
 use openraft::error::{
     NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
 };
@@ -26,7 +26,8 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
-use openraft::type_config::alias::{SnapshotOf, VoteOf};
+use openraft::type_config::alias::{SnapshotOf, VoteOf, WatchReceiverOf};
+use openraft::{OptionalSend, RaftMetrics};
 use parking_lot::RwLock;
 
 use super::rpc::{self, MalformedMessage, kind};
@@ -37,6 +38,33 @@ use crate::peer::{CallError, Lane, Pool, Wait};
 
 /// Addresses known locally. They override what the membership says and never replace it as the truth.
 pub(super) type Overrides = Arc<RwLock<BTreeMap<NodeId, PeerAddress>>>;
+
+/// The newest membership this node has, also while it is not committed: a change of address is committed over the new
+/// address. openraft gives a [`Network`] the address its peer had when it was made, and keeps it when that changes.
+#[derive(Clone, Default)]
+pub(super) struct NewestMembership(
+    Arc<OnceLock<WatchReceiverOf<TypeConfig, RaftMetrics<TypeConfig>>>>,
+);
+
+impl NewestMembership {
+    /// Listens to the core, which is there only after the network it was given.
+    pub(super) fn follow(&self, metrics: WatchReceiverOf<TypeConfig, RaftMetrics<TypeConfig>>) {
+        // There is one core; a second call would be of the same.
+        let _ = self.0.set(metrics);
+    }
+
+    fn raft_addr(&self, id: NodeId) -> Option<String> {
+        let metrics = self.0.get()?.borrow_watched();
+        let node = metrics.membership_config.get_node(&id)?;
+        Some(node.raft_addr.clone())
+    }
+}
+
+impl std::fmt::Debug for NewestMembership {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("NewestMembership")
+    }
+}
 
 /// How this node reaches its peers.
 #[derive(Debug, Clone, Default)]
@@ -54,6 +82,7 @@ pub struct NetworkFactory {
     node_id: NodeId,
     transport: Transport,
     overrides: Overrides,
+    newest: NewestMembership,
 }
 
 /// The way to one peer for one purpose.
@@ -71,7 +100,13 @@ impl NetworkFactory {
             node_id,
             transport,
             overrides,
+            newest: NewestMembership::default(),
         }
+    }
+
+    /// To be told where the newest membership is, once there is one.
+    pub(super) fn newest_membership(&self) -> NewestMembership {
+        self.newest.clone()
     }
 
     fn network(&self, target: NodeId, node: &PeerAddress, lane: Lane) -> Network {
@@ -125,10 +160,11 @@ impl Network {
                 text: "this node runs alone".to_owned(),
             }));
         };
-        let address = match self.factory.overrides.read().get(&self.target) {
-            Some(known) => known.raft_addr.clone(),
-            None => self.address.raft_addr.clone(),
-        };
+        let known = self.factory.overrides.read().get(&self.target).cloned();
+        let address = known
+            .map(|known| known.raft_addr)
+            .or_else(|| self.factory.newest.raft_addr(self.target))
+            .unwrap_or_else(|| self.address.raft_addr.clone());
         pool.call(self.target, &address, lane, kind, parts, wait)
             .await
             .map_err(Failure::Call)

@@ -43,7 +43,8 @@ use crate::limits;
 use crate::node::Node;
 use crate::sequencer::{Appended, Condition, Write, WriteKind};
 
-/// Groups of one upload handed to the node and not yet answered.
+/// Groups of one upload handed to a node that runs alone and not yet answered. In a cluster it is one: a group that is
+/// tried again with another leader must not be overtaken by the next.
 const GROUPS_IN_FLIGHT_MAX: usize = 4;
 /// How long it is read.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -149,6 +150,11 @@ impl Upload {
         let app = self.app.clone();
         let mut group = Group::default();
         let mut in_flight = FuturesOrdered::new();
+        let in_flight_max = if app.node.is_alone() {
+            GROUPS_IN_FLIGHT_MAX
+        } else {
+            1
+        };
         let mut ended = false;
         loop {
             while !self.stopped && !group.is_full() {
@@ -161,7 +167,7 @@ impl Upload {
             // A group that is not full waits for more lines only while others are on their way: what comes in
             // meanwhile is what makes the next group worthwhile.
             let ready = group.is_full() || no_more || in_flight.is_empty();
-            if !group.is_empty() && ready && in_flight.len() < GROUPS_IN_FLIGHT_MAX {
+            if !group.is_empty() && ready && in_flight.len() < in_flight_max {
                 let permit = match admit(&app, group.admission_units(), in_flight.is_empty()).await
                 {
                     Some(permit) => Some(permit),

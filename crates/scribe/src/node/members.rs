@@ -14,7 +14,9 @@ use crate::cluster::wire::{
     AdminAnswer, AdminRequest, JoinAnswer, JoinRequest, StatusAnswer, admin, kind, parts,
 };
 use crate::consensus::{ConsensusError, Leadership, Member, NodeId, PeerAddress};
-use crate::peer::{JoinToken, Lane, Redeem, Server, ServerStats, TokenBook, TokenError, Wait};
+use crate::peer::{
+    CallError, JoinToken, Lane, Redeem, Server, ServerStats, TokenBook, TokenError, Wait,
+};
 
 /// How long each node has to say how it is.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -202,7 +204,16 @@ impl Node {
                     match asked.map(AdminAnswer::decode) {
                         Ok(Ok(answer)) => answer,
                         Ok(Err(error)) => return Err(AdminError::Unavailable(error.to_string())),
-                        Err(error) => AdminAnswer::unavailable(error.to_string()),
+                        Err(
+                            error @ (CallError::Unreachable { .. } | CallError::Refused { .. }),
+                        ) => AdminAnswer::unavailable(error.to_string()),
+                        // It may have been done: asking again could do it twice, or call it wrong because it is done.
+                        Err(error) => {
+                            return Err(AdminError::Unavailable(format!(
+                                "the answer of the leader was lost ({error}): the change may have been made, look at \
+                                 `scribe cluster status`"
+                            )));
+                        }
                     }
                 }
                 Leadership::Waiting { leader: None } | Leadership::Stopped => {

@@ -173,7 +173,6 @@ impl Node {
                 files,
                 tls,
                 raft_server: Mutex::new(None),
-                forwarded_in_order: tokio::sync::Mutex::new(()),
             }),
         };
         if let Some(port) = port {

@@ -6,6 +6,7 @@
 use std::sync::Weak;
 use std::time::Duration;
 
+use futures::future::join_all;
 use prost::Message as _;
 use scribe_proof::leaf::SystemKind;
 
@@ -48,9 +49,8 @@ pub(super) async fn run(inner: Weak<Inner>) {
                 Leadership::Waiting {
                     leader: Some(leader),
                 } => follow(&node, leader).await,
-                Leadership::Waiting { leader: None } | Leadership::Stopped => {
-                    std::future::pending().await
-                }
+                Leadership::Waiting { leader: None } => seek(&node).await,
+                Leadership::Stopped => std::future::pending().await,
             }
         };
         tokio::select! {
@@ -68,6 +68,7 @@ pub(super) async fn lead(node: &Node) -> Result<(), StartError> {
     let inner = &node.inner;
     let own = own_address(node);
     let node_id = inner.consensus.node_id();
+    inner.consensus.finish_change().await?;
     if inner
         .consensus
         .peer_address(node_id)
@@ -97,20 +98,11 @@ async fn follow(node: &Node, leader: NodeId) {
             .peer_address(node_id)
             .is_some_and(|known| known != own)
         {
-            let request = AdminRequest {
-                action: admin::SET_ADDRESS,
-                node_id,
-                raft_addr: own.raft_addr,
-                http_addr: own.http_addr,
-                ..AdminRequest::default()
-            };
-            ask(
-                node,
-                leader,
-                request,
-                "the new address is not replicated yet",
-            )
-            .await;
+            let request = new_address(node_id, own);
+            ask(node, leader, request, "the new address is not known yet").await;
+            // Looked at again: another change may have been under way.
+            tokio::time::sleep(LOOK_INTERVAL).await;
+            continue;
         }
         let member = consensus
             .members()
@@ -135,6 +127,47 @@ async fn follow(node: &Node, leader: NodeId) {
             None => {}
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
+
+/// Without a leader that reaches this node. If it came back at another address than the others know, none ever will: so
+/// it tells all of them, and the one that leads has the address replicated.
+async fn seek(node: &Node) {
+    let consensus = &node.inner.consensus;
+    let node_id = consensus.node_id();
+    loop {
+        tokio::time::sleep(LOOK_INTERVAL).await;
+        let own = own_address(node);
+        if consensus
+            .peer_address(node_id)
+            .is_none_or(|known| known == own)
+        {
+            continue;
+        }
+        let members = consensus.members();
+        let told = members
+            .iter()
+            .filter(|member| member.node_id != node_id)
+            .map(|member| {
+                let request = new_address(node_id, own.clone());
+                ask(
+                    node,
+                    member.node_id,
+                    request,
+                    "the new address is not known yet",
+                )
+            });
+        join_all(told).await;
+    }
+}
+
+fn new_address(node_id: NodeId, address: PeerAddress) -> AdminRequest {
+    AdminRequest {
+        action: admin::SET_ADDRESS,
+        node_id,
+        raft_addr: address.raft_addr,
+        http_addr: address.http_addr,
+        ..AdminRequest::default()
     }
 }
 

@@ -31,31 +31,33 @@ impl Node {
     }
 
     /// Appends writes in order, each for itself: the bulk path. The results are in the order of the writes.
+    ///
+    /// What was refused is tried again only if nothing behind it was written: an entry never overtakes one that was
+    /// asked for before it. Calls whose order matters are made one after another ([`Self::is_alone`]: a node that runs
+    /// alone never tries again, and its calls may overlap).
     pub async fn append_many(&self, writes: Vec<Write>) -> Vec<Result<Appended, AppendError>> {
-        let jobs: Vec<Job> = writes.into_iter().map(Job::Write).collect();
+        let mut jobs: Vec<Job> = writes.into_iter().map(Job::Write).collect();
         let deadline = Instant::now() + REQUEST_TIMEOUT;
-        let mut results: Vec<Option<UnitOutcome>> = jobs.iter().map(|_| None).collect();
-        // What is still to be done, by place.
-        let mut open: Vec<usize> = (0..jobs.len()).collect();
+        let mut results: Vec<UnitOutcome> = Vec::with_capacity(jobs.len());
         let mut pause = PAUSES.0;
-        while !open.is_empty() {
-            let batch = open.iter().map(|place| jobs[*place].clone()).collect();
-            let outcomes = self.append_once(batch, deadline).await;
-            let mut again = Vec::new();
-            for (place, outcome) in open.into_iter().zip(outcomes) {
-                if self.is_worth_another_try(&jobs[place], &outcome) {
-                    again.push(place);
-                }
-                results[place] = Some(outcome);
-            }
-            open = again;
-            if open.is_empty() || !self.pause(&mut pause, deadline).await {
+        loop {
+            let outcomes = self.append_once(jobs.clone(), deadline).await;
+            let settled = outcomes
+                .iter()
+                .zip(&jobs)
+                .rposition(|(outcome, job)| !self.is_worth_another_try(job, outcome))
+                .map_or(0, |last| last + 1);
+            let goes_on = settled < jobs.len() && self.pause(&mut pause, deadline).await;
+            if !goes_on {
+                results.extend(outcomes);
                 break;
             }
+            results.extend(outcomes.into_iter().take(settled));
+            jobs.drain(..settled);
         }
         results
             .into_iter()
-            .map(|outcome| first_entry(outcome.unwrap_or(Err(AppendError::UnknownOutcome))?))
+            .map(|outcome| first_entry(outcome?))
             .collect()
     }
 
@@ -139,19 +141,28 @@ impl Node {
 
     /// One attempt at several jobs, in order.
     async fn append_once(&self, jobs: Vec<Job>, deadline: Instant) -> Vec<UnitOutcome> {
-        let leadership = *self.inner.leadership.borrow();
-        let Leadership::Waiting {
-            leader: Some(leader),
-        } = leadership
-        else {
-            return self.append_here(jobs).await;
-        };
-        // One message at a time: what was asked for in order enters the ledger in order.
-        let _in_order = self.inner.forwarded_in_order.lock().await;
         let count = jobs.len();
-        tokio::time::timeout_at(deadline, self.inner.forwarder.append_all(leader, jobs))
-            .await
-            .unwrap_or_else(|_| vec![Err(AppendError::UnknownOutcome); count])
+        let leadership = *self.inner.leadership.borrow();
+        match leadership {
+            Leadership::Leading { .. } => self.append_here(jobs).await,
+            Leadership::Waiting {
+                leader: Some(leader),
+            } => {
+                let forwarded = self.inner.forwarder.append_all(leader, jobs);
+                tokio::time::timeout_at(deadline, forwarded)
+                    .await
+                    .unwrap_or_else(|_| vec![Err(AppendError::UnknownOutcome); count])
+            }
+            // All or none: the sequencer could refuse the first ones and, leading again, take the rest.
+            Leadership::Waiting { leader: None } | Leadership::Stopped => {
+                vec![
+                    Err(AppendError::Unavailable(
+                        "no leader is known yet".to_owned()
+                    ));
+                    count
+                ]
+            }
+        }
     }
 
     /// Appends jobs in order on this node, if it leads. The outcomes are in the order of the jobs; those that take

@@ -207,7 +207,8 @@ impl Publisher {
                 return reason.clone();
             }
             if failed.changed().await.is_err() {
-                return "the publisher has ended".to_owned();
+                // It ended without having failed, because consensus did: whoever listens there hears why.
+                std::future::pending::<()>().await;
             }
         }
     }
@@ -450,7 +451,20 @@ impl Task {
         if size == TreeSize::EMPTY || !new || !due {
             return Ok(());
         }
-        shared.check_last_signed(size).await?;
+        {
+            let _signing = shared.signing.lock().await;
+            match shared.check_last_signed(size).await {
+                Ok(()) => {}
+                // Another leader had a larger head signed here since this one's size was taken: nothing is lost, and
+                // nothing smaller is to be signed. With everything applied it would mean that entries are missing.
+                Err(SignError::Behind { signed, .. })
+                    if shared.store.applied().tree_size >= signed =>
+                {
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
         // Recomputed from the stored tree, not taken from a running sum: a bit that flipped in memory must not be
         // signed.
         let root = shared.root_at(size).await?;
@@ -486,8 +500,9 @@ impl Task {
             .into_iter()
             .filter_map(|(id, found)| Some((id, found.signature?)))
             .collect();
-        let note = self.sign(size, root, &cosigned).await?;
-        self.tell(&note);
+        if let Some(note) = self.sign(size, root, &cosigned).await? {
+            self.tell(&note);
+        }
         Ok(())
     }
 
@@ -496,10 +511,19 @@ impl Task {
         size: TreeSize,
         root: Hash,
         others: &[(NodeId, Signature)],
-    ) -> Result<String, SignError> {
+    ) -> Result<Option<String>, SignError> {
         let shared = &self.shared;
         let keys_error = |error: &dyn std::fmt::Display| SignError::Keys(error.to_string());
         let _signing = shared.signing.lock().await;
+        match shared.check_last_signed(size).await {
+            Ok(()) => {}
+            // Leadership moved while this head was agreed on, and the next leader had a larger one signed here: it
+            // covers this one.
+            Err(SignError::Behind { signed, .. }) if shared.store.applied().tree_size >= signed => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        }
         shared.record_signed(size, root)?;
         let checkpoint = Checkpoint::new(shared.keys.origin.clone(), size, root);
         let text = checkpoint.to_text();
@@ -528,7 +552,7 @@ impl Task {
             root,
             note: note.clone(),
         });
-        Ok(note)
+        Ok(Some(note))
     }
 
     /// Sends a new checkpoint to every other node. One that misses it asks when it needs it.

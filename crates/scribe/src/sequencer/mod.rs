@@ -9,8 +9,8 @@
 //! - **One after another**: frames enter the Raft log in the order they were built, bound to this term. On any refusal,
 //!   void or unknown outcome the task stops proposing, waits for every outstanding frame, and starts over from the
 //!   applied state; only what was *definitely* refused is sequenced again.
-//! - **A refusal is a read**: a failed condition is reported only after what it saw is applied and a read barrier that
-//!   started after it was judged. A replayed outcome is already applied and needs none.
+//! - **A refusal is a read**: a failed condition is reported only after what it saw is applied and a read barrier of the
+//!   same leader in the same term, started after it was judged. A replayed outcome is already applied and needs none.
 //! - **Back-pressure lives here**: bytes and submissions are admitted up to a limit; beyond it a write is refused at
 //!   once and nothing else ever waits on sealing.
 
@@ -95,6 +95,7 @@ impl Sequencer {
             world,
             receiver,
             pending: VecDeque::new(),
+            term: 0,
             disk_full,
             stats: Arc::clone(&stats),
         };
@@ -189,6 +190,8 @@ struct Task {
     receiver: mpsc::Receiver<Unit>,
     /// Units not yet placed in a frame, oldest first.
     pending: VecDeque<Unit>,
+    /// The term served now, or last.
+    term: u64,
     /// Whether new entries are refused for lack of space. Looked at after the idempotency key: the outcome of an
     /// earlier write is answered all the same.
     disk_full: Arc<AtomicBool>,
@@ -302,6 +305,7 @@ impl Task {
 
     /// Leads term `term` until anything goes wrong.
     async fn serve(&mut self, term: u64) -> Ended {
+        self.term = term;
         let applied = self.store.applied();
         let mut overlay = Overlay {
             next_index: applied.tree_size.next_index(),
@@ -702,14 +706,15 @@ impl Task {
         pause
     }
 
-    /// Reports refusals behind one read barrier that starts now, after they were judged.
+    /// Reports refusals behind one read barrier that starts now, after they were judged, and that this leader passes in
+    /// the term it judged in: a barrier by way of another leader would make a stale judgement look current.
     fn report_refusals(&self, refusals: Vec<Refusal>) {
         if refusals.is_empty() {
             return;
         }
-        let consensus = self.consensus.clone();
+        let (consensus, term) = (self.consensus.clone(), self.term);
         tokio::spawn(async move {
-            let barrier = consensus.read_barrier().await;
+            let barrier = consensus.leader_barrier(term).await;
             for Refusal { unit, error } in refusals {
                 let error = match &barrier {
                     Ok(()) => error,

@@ -53,6 +53,11 @@ pub async fn eventually_within(
 impl TestCluster {
     /// Starts a cluster of `count` voters and waits until one leads.
     pub async fn new(count: u64) -> Self {
+        Self::with(count, |_| {}).await
+    }
+
+    /// As [`Self::new`], with options changed.
+    pub async fn with(count: u64, change: impl Fn(&mut NodeOptions)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let members: BTreeMap<u64, PeerAddress> = (1..=count)
             .map(|id| {
@@ -72,7 +77,8 @@ impl TestCluster {
             directory,
         };
         for (id, address) in members {
-            let options = cluster.options_for(home(id), &address.raft_addr);
+            let mut options = cluster.options_for(home(id), &address.raft_addr);
+            change(&mut options);
             cluster.options.insert(id, options);
             cluster.start(id).await;
         }
@@ -123,6 +129,14 @@ impl TestCluster {
         self.options.insert(files.node_id, options);
         self.start(files.node_id).await;
         files.node_id
+    }
+
+    /// Starts a node that was stopped at an address it did not have before.
+    pub async fn start_elsewhere(&mut self, id: u64) {
+        if let Some(options) = self.options.get_mut(&id) {
+            options.raft_addr = free_address();
+        }
+        self.start(id).await;
     }
 
     pub async fn stop(&mut self, id: u64) {

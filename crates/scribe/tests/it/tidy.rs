@@ -11,11 +11,12 @@ use std::path::{Component, Path, PathBuf};
 /// Lines of a source file above which it must be split.
 const FILE_LINES_MAX: usize = 900;
 /// Directories at any depth that hold nothing written by hand.
-const SKIPPED: [&str; 6] = [
+const SKIPPED: [&str; 7] = [
     ".git",
     "target",
     "scribe-data",
     "scribe-keys",
+    "scribe-cluster",
     "node_modules",
     "snapshots",
 ];
