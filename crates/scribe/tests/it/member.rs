@@ -113,10 +113,13 @@ impl Member {
         assert!(self.child.is_none(), "{} runs already", self.name);
         let log = File::options().create(true).append(true).open(&self.log);
         // It stops when its input is closed, which a test that dies cannot forget.
-        let mut child = Command::new(&self.command[0])
+        let mut command = Command::new(&self.command[0]);
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SCRIBE_")) {
+            // Meant for the tests, and no setting of a node.
+            command.env_remove(name);
+        }
+        let mut child = command
             .args(&self.command[1..])
-            .env_remove("SCRIBE_BIN")
-            .env_remove("SCRIBE_NAMESPACES")
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(log.unwrap())
@@ -150,13 +153,6 @@ impl Member {
             tokio::time::sleep(Duration::from_millis(10)).await;
         };
         assert!(status.success(), "{}: {status}", self.name);
-    }
-
-    /// Whether the process is still there.
-    pub fn runs(&mut self) -> bool {
-        self.child
-            .as_mut()
-            .is_some_and(|(child, _)| child.try_wait().unwrap().is_none())
     }
 
     /// A client that asks this node alone, and once.
