@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -34,7 +35,7 @@ use super::rpc::{self, MalformedMessage, kind};
 use super::state_machine::SnapshotManifest;
 use super::type_config::{NodeId, PeerAddress, TypeConfig};
 use crate::limits;
-use crate::peer::{CallError, Lane, Pool, Wait};
+use crate::peer::{CallError, Lane, Pool, RefusalCode, Wait};
 
 /// Addresses known locally. They override what the membership says and never replace it as the truth.
 pub(super) type Overrides = Arc<RwLock<BTreeMap<NodeId, PeerAddress>>>;
@@ -83,6 +84,8 @@ pub struct NetworkFactory {
     transport: Transport,
     overrides: Overrides,
     newest: NewestMembership,
+    /// Whether the operator was told that this node is no member any more.
+    told_removed: Arc<AtomicBool>,
 }
 
 /// The way to one peer for one purpose.
@@ -101,6 +104,20 @@ impl NetworkFactory {
             transport,
             overrides,
             newest: NewestMembership::default(),
+            told_removed: Arc::default(),
+        }
+    }
+
+    /// Says once what nobody else on this machine would: a node that was removed goes on asking for votes, and the
+    /// others refuse it without a word here.
+    fn note(&self, target: NodeId, error: &CallError) {
+        if let CallError::Refused {
+            code: RefusalCode::Removed,
+            text,
+        } = error
+            && !self.told_removed.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(by = target, "refused: {text}");
         }
     }
 
@@ -167,7 +184,10 @@ impl Network {
             .unwrap_or_else(|| self.address.raft_addr.clone());
         pool.call(self.target, &address, lane, kind, parts, wait)
             .await
-            .map_err(Failure::Call)
+            .map_err(|error| {
+                self.factory.note(self.target, &error);
+                Failure::Call(error)
+            })
     }
 
     fn error(&self, failure: Failure, action: RPCTypes, timeout: Duration) -> RPCError<TypeConfig> {
