@@ -310,7 +310,7 @@ async fn a_fourth_node_fetches_what_is_sealed_once_although_it_is_killed_half_wa
     }
 }
 
-/// One node is removed, another replaced; both are started again and again.
+/// One node is removed, another replaced; both come back with all they had.
 async fn those_who_left_disturb_nobody(cluster: &mut Cluster, through: u64) {
     let (leader, _) = cluster.leader(through).await;
     let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
@@ -336,7 +336,6 @@ async fn those_who_left_disturb_nobody(cluster: &mut Cluster, through: u64) {
     assert_eq!(voters, expected);
     assert_eq!(members.len(), 3);
 
-    // Both come back with all they had.
     let term = cluster.leader(through).await;
     cluster.members.get_mut(&removed).unwrap().kill();
     for gone in [removed, replaced] {
@@ -369,6 +368,8 @@ async fn those_who_left_disturb_nobody(cluster: &mut Cluster, through: u64) {
             health.reason.is_some(),
             "a node that left says that it is not ready"
         );
+        let said = cluster.members[&gone].log();
+        assert!(said.contains("its id is never used again"), "{said}");
     }
     let refused = metric(
         &cluster.members[&leader].url,
