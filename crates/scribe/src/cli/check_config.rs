@@ -44,7 +44,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
             value: &resolved.value,
             source: resolved.source_text(),
         };
-        let text = format!("{:<20} {:<28} # {}", line.name, line.value, line.source);
+        let text = format!("{:<26} {:<28} # {}", line.name, line.value, line.source);
         output.print(text, &line)?;
     }
     Ok(())
