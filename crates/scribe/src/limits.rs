@@ -54,6 +54,9 @@ pub const SEGMENT_PIECE_LENGTH: usize = MIB;
 pub const PEER_PROGRESS_MS: u64 = 10_000;
 /// How long a follower waits for the leader's read index.
 pub const READ_INDEX_TIMEOUT_MS: u64 = 2_000;
+/// How long writes carried to a node may still be answered by it after another node is known to lead: enough for one
+/// that handed leadership over to answer what it had, short for one that cannot be reached.
+pub const FORMER_LEADER_GRACE_MS: u64 = 1_000;
 
 /// How long a read waits for the index that `Scribe-Min-Index` names.
 pub const MIN_INDEX_WAIT_MS: u64 = 5_000;

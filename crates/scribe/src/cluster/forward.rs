@@ -119,9 +119,12 @@ async fn send(consensus: &ConsensusNode, batch: Vec<Item>) {
     }
     let body: Bytes = ForwardRequest { jobs }.encode_to_vec().into();
     let wait = Wait::Deadline(Duration::from_millis(limits::REQUEST_TIMEOUT_MS));
-    let answer = consensus
-        .call(leader, Lane::Forward, kind::FORWARD, vec![body], wait)
-        .await;
+    let call = consensus.call(leader, Lane::Forward, kind::FORWARD, vec![body], wait);
+    let grace = Duration::from_millis(limits::FORMER_LEADER_GRACE_MS);
+    let answer = tokio::select! {
+        answer = call => answer,
+        () = consensus.superseded(leader, grace) => Err(CallError::TimedOut),
+    };
     let failed = match answer {
         Ok(body) => match ForwardAnswer::decode(body) {
             Ok(answer) if answer.outcomes.len() == replies.len() => {

@@ -134,16 +134,20 @@ impl ConsensusNode {
         let unavailable = |error: &dyn std::fmt::Display| {
             ConsensusError::Unavailable(format!("leader {leader} did not answer: {error}"))
         };
-        let body = self
-            .call(
-                leader,
-                Lane::Control,
-                kind::READ_INDEX,
-                Vec::new(),
-                Wait::Deadline(Duration::from_millis(limits::READ_INDEX_TIMEOUT_MS)),
-            )
-            .await
-            .map_err(|error| unavailable(&error))?;
+        let call = self.call(
+            leader,
+            Lane::Control,
+            kind::READ_INDEX,
+            Vec::new(),
+            Wait::Deadline(Duration::from_millis(limits::READ_INDEX_TIMEOUT_MS)),
+        );
+        let body = tokio::select! {
+            answer = call => answer.map_err(|error| unavailable(&error))?,
+            // Asked again at once, of the one that leads now.
+            () = self.superseded(leader, Duration::ZERO) => {
+                return Err(unavailable(&"another node leads"));
+            }
+        };
         let answer = ReadIndexAnswer::decode(body).map_err(|error| unavailable(&error))?;
         if let Some(other) = answer.other_leader {
             return Err(ConsensusError::NotLeader {

@@ -533,6 +533,25 @@ impl ConsensusNode {
         self.leadership.clone()
     }
 
+    /// Resolves once this node has known for `grace` that another node than `leader` leads: its answer may never come,
+    /// and whoever waits for it could long have asked again elsewhere.
+    pub async fn superseded(&self, leader: NodeId, grace: Duration) {
+        let own = self.node_id;
+        let is_other = |now: &Leadership| match now {
+            Leadership::Leading { .. } => leader != own,
+            Leadership::Waiting { leader: known } => known.is_some_and(|known| known != leader),
+            Leadership::Stopped => true,
+        };
+        let mut leadership = self.leadership();
+        while leadership.wait_for(is_other).await.is_ok() {
+            tokio::time::sleep(grace).await;
+            // What is known may lag behind what the caller goes by; then it was wrong for a moment.
+            if is_other(&leadership.borrow()) {
+                return;
+            }
+        }
+    }
+
     /// Resolves with the reason once the Raft core can no longer work (a failed sync, a diverged tree).
     pub async fn fatal(&self) -> String {
         let mut metrics = self.raft.metrics();
