@@ -36,6 +36,12 @@ bench *arguments:
 peers *arguments:
     benches/peers/compare {{arguments}}
 
+# The leader killed many times under load, rolling restarts, the pool: real processes of a release build, with figures
+failover rounds="50":
+    cargo build --release
+    SCRIBE_BIN="$PWD/target/release/scribe" SCRIBE_FAILOVER_ROUNDS={{rounds}} SCRIBE_ROLLING_CYCLES=3 \
+      SCRIBE_POOL_WRITES=100000 cargo test -p scribe --test it cluster_process -- --nocapture --test-threads 1
+
 # Documentation of the three crates, opened in a browser
 docs:
     cargo doc --workspace --no-deps --open

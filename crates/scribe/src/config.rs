@@ -423,14 +423,15 @@ impl Values {
         Some(text)
     }
 
-    /// A follower must hear at least one heartbeat before it gives its leader up.
+    /// A follower must hear at least one heartbeat before it gives its leader up. One that is due is left out after an
+    /// append, so they are up to twice the interval apart, and the Raft core refuses to start below that.
     fn election_timeout_min(&mut self) -> Result<u64, ConfigError> {
         let heartbeat_ms = self.number("heartbeat_interval")?;
         let shortest_ms = self.number("election_timeout_min")?;
-        if shortest_ms < 2 * heartbeat_ms {
+        if shortest_ms < 3 * heartbeat_ms {
             let heartbeat = units::format_duration_ms(heartbeat_ms);
             let rule =
-                format!("it must be at least twice heartbeat_interval, which is {heartbeat}");
+                format!("it must be at least three times heartbeat_interval, which is {heartbeat}");
             return Err(self.invalid("election_timeout_min", rule));
         }
         Ok(shortest_ms)

@@ -40,14 +40,23 @@ pub const SEQUENCER_SUBMISSIONS_MAX: usize = 65_536;
 pub const REPLICATION_BYTES_MAX: usize = 4 * MIB;
 /// Heads, votes, status and other small messages between nodes.
 pub const PEER_CONTROL_LENGTH_MAX: usize = MIB;
-/// The list of sealed segments offered as a snapshot: footers of some 20 KiB each.
-pub const SNAPSHOT_OFFER_LENGTH_MAX: usize = 256 * MIB;
+/// The list of sealed segments offered as a snapshot: summaries of some hundred bytes each.
+pub const SNAPSHOT_OFFER_LENGTH_MAX: usize = 96 * MIB;
+/// Segments in that list: 12 TiB of frames.
+pub const SNAPSHOT_SEGMENTS_MAX: usize = 200_000;
+/// Entries in one append to a peer.
+pub const APPEND_FRAMES_MAX: usize = 4_096;
+/// New nodes let in at once by one member: each costs a look at the disk and an entry of the log.
+pub const JOINS_AT_ONCE_MAX: usize = 2;
 /// Piece of a segment file fetched from a peer at once: what is lost when a transfer is cut short.
 pub const SEGMENT_PIECE_LENGTH: usize = MIB;
 /// How long an append or a piece of a segment may stand still before the connection counts as dead.
 pub const PEER_PROGRESS_MS: u64 = 10_000;
 /// How long a follower waits for the leader's read index.
 pub const READ_INDEX_TIMEOUT_MS: u64 = 2_000;
+/// How long writes carried to a node may still be answered by it after another node is known to lead: enough for one
+/// that handed leadership over to answer what it had, short for one that cannot be reached.
+pub const FORMER_LEADER_GRACE_MS: u64 = 1_000;
 
 /// How long a read waits for the index that `Scribe-Min-Index` names.
 pub const MIN_INDEX_WAIT_MS: u64 = 5_000;

@@ -232,6 +232,8 @@ struct Inner {
     disk_full: Arc<AtomicBool>,
     /// Whether the node is about to stop: it still serves, and should not be sent anything new.
     leaving: AtomicBool,
+    /// Whether the ledger was seen to have an entry.
+    begun: AtomicBool,
     scrub: Arc<ScrubStats>,
     scrubber: Mutex<Option<Scrubber>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -510,9 +512,13 @@ impl Node {
         if let Some(reason) = self.inner.store.log().poisoned() {
             return Err(reason);
         }
+        if let Some(removed) = self.inner.consensus.removed() {
+            return Err(removed.to_owned());
+        }
         if health.current_leader.is_none() {
             return Err("no leader is known".to_owned());
         }
+        self.inner.consensus.in_touch()?;
         let last = health.last_log_index.map_or(0, |index| index.0);
         let applied = health.last_applied.map_or(0, |index| index.0);
         let lag = last.saturating_sub(applied);
@@ -577,6 +583,10 @@ impl Node {
 
     /// Re-reads everything on disk and re-derives every hash; `progress` hears bytes done and bytes in all.
     pub fn check(&self, progress: impl FnMut(u64, u64)) -> Result<CheckReport, CheckError> {
+        // What a majority has is applied here, perhaps before it is on this disk.
+        if let Some(applied) = self.inner.store.applied().last_log_id {
+            self.inner.store.log().wait_flushed(applied)?;
+        }
         self.inner.store.check(progress)
     }
 }

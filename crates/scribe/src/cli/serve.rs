@@ -19,7 +19,7 @@ use crate::cluster::files::ClusterFiles;
 use crate::config::Config;
 use crate::consensus::{ConsensusOptions, LOG_TARGET};
 use crate::http::{self, HttpOptions, HttpTls};
-use crate::node::{Node, NodeOptions};
+use crate::node::{Node, NodeOptions, StartError};
 
 /// Start a node (what `scribe` alone does)
 ///
@@ -172,7 +172,11 @@ fn expect_member(key_dir: &Path) -> Result<(), Failure> {
 /// Starts a node, with the message and the next step of whatever keeps it from starting.
 pub(super) async fn start_node(options: NodeOptions) -> Result<Node, Failure> {
     Node::start(options).await.map_err(|error| {
-        let failure = Failure::unexpected(error.to_string());
+        let failure = match &error {
+            // Directories that do not belong together, or data that is gone: starting again fails again.
+            StartError::Identity { .. } => Failure::user(error.to_string()),
+            _ => Failure::unexpected(error.to_string()),
+        };
         match error.hint() {
             Some(hint) => failure.hint(hint),
             None => failure,

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::wire::{ForwardAnswer, ForwardRequest, Job, JobMessage, kind};
+use super::wire::{ForwardAnswer, ForwardRequest, Job, JobMessage, code, kind};
 use crate::consensus::{ConsensusNode, NodeId};
 use crate::error::AppendError;
 use crate::limits;
@@ -119,9 +119,12 @@ async fn send(consensus: &ConsensusNode, batch: Vec<Item>) {
     }
     let body: Bytes = ForwardRequest { jobs }.encode_to_vec().into();
     let wait = Wait::Deadline(Duration::from_millis(limits::REQUEST_TIMEOUT_MS));
-    let answer = consensus
-        .call(leader, Lane::Forward, kind::FORWARD, vec![body], wait)
-        .await;
+    let call = consensus.call(leader, Lane::Forward, kind::FORWARD, vec![body], wait);
+    let grace = Duration::from_millis(limits::FORMER_LEADER_GRACE_MS);
+    let answer = tokio::select! {
+        answer = call => answer,
+        () = consensus.superseded(leader, grace) => Err(CallError::TimedOut),
+    };
     let failed = match answer {
         Ok(body) => match ForwardAnswer::decode(body) {
             Ok(answer) if answer.outcomes.len() == replies.len() => {
@@ -134,6 +137,9 @@ async fn send(consensus: &ConsensusNode, batch: Vec<Item>) {
         },
         Err(error @ (CallError::Unreachable { .. } | CallError::Refused { .. })) => {
             AppendError::Unavailable(format!("leader {leader} was not reached: {error}"))
+        }
+        Err(CallError::Remote { code, text }) if code::nothing_was_done(code) => {
+            AppendError::Unavailable(format!("leader {leader} did not take the write: {text}"))
         }
         // An error of the peer module on the other side, or of a later version: it may have been carried out in part.
         Err(error @ CallError::Remote { .. }) => {

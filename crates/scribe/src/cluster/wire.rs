@@ -30,6 +30,21 @@ pub mod kind {
     pub const JOIN: u8 = 0x30;
 }
 
+/// Error codes of answers: whatever was asked for was not begun. The numbers are the protocol's.
+pub mod code {
+    /// The message cannot be understood.
+    pub const MALFORMED: u16 = 1;
+    /// Not now.
+    pub const UNAVAILABLE: u16 = 2;
+    /// Not allowed; the text says why.
+    pub const REFUSED: u16 = 3;
+
+    /// Whether an error with this code says that nothing was done.
+    pub fn nothing_was_done(code: u16) -> bool {
+        matches!(code, MALFORMED | UNAVAILABLE | REFUSED)
+    }
+}
+
 /// A message that cannot be understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a message from a peer is malformed: {0}")]

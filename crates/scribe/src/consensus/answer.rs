@@ -6,8 +6,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use openraft::raft::AppendEntriesResponse;
 use prost::Message as _;
 
+use super::judge::{Judge, RefusedMessage};
 use super::rpc::{self, LogIdMessage, MalformedMessage, ReadIndexAnswer, SegmentRequest, kind};
 use super::{ConsensusError, ConsensusNode, NodeId};
 use crate::limits;
@@ -20,6 +22,9 @@ pub enum AnswerError {
     /// Its bytes are no message.
     #[error(transparent)]
     Malformed(#[from] MalformedMessage),
+    /// It breaks a rule of Raft.
+    #[error(transparent)]
+    Refused(#[from] RefusedMessage),
     /// No message of this kind is known.
     #[error("message kind 0x{0:02x} is not known")]
     UnknownKind(u8),
@@ -59,16 +64,25 @@ impl ConsensusNode {
         body: Bytes,
         progress: &ProgressHandle,
     ) -> Result<Vec<Bytes>, AnswerError> {
+        let judge = Judge {
+            sender,
+            own: self.node_id,
+            term: self.metrics().current_term,
+        };
         match kind {
             kind::APPEND => {
                 let request = rpc::decode_append(body)?;
+                judge.append(&request)?;
                 let answer = self.raft.append_entries(request).await;
-                Ok(rpc::encode_append_response(
-                    &answer.map_err(|error| failed(&error))?,
-                ))
+                let answer = answer.map_err(|error| failed(&error))?;
+                if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
+                    self.contact.heard();
+                }
+                Ok(rpc::encode_append_response(&answer))
             }
             kind::VOTE | kind::PRE_VOTE => {
                 let request = rpc::decode_vote_request(&body)?;
+                judge.vote_request(&request)?;
                 let answer = if kind == kind::VOTE {
                     self.raft.vote(request).await
                 } else {
@@ -80,12 +94,13 @@ impl ConsensusNode {
             }
             kind::TRANSFER => {
                 let request = rpc::decode_transfer_request(&body)?;
+                judge.transfer(&request)?;
                 let answer = self.raft.handle_transfer_leader(request).await;
                 Ok(rpc::encode_transfer_response(
                     &answer.map_err(|error| failed(&error))?,
                 ))
             }
-            kind::SNAPSHOT => self.receive_snapshot(sender, body, progress).await,
+            kind::SNAPSHOT => self.receive_snapshot(judge, body, progress).await,
             kind::SEGMENT => {
                 let request = SegmentRequest::decode(body).map_err(MalformedMessage::from)?;
                 self.segment_bytes(request).await
@@ -119,16 +134,20 @@ impl ConsensusNode {
         let unavailable = |error: &dyn std::fmt::Display| {
             ConsensusError::Unavailable(format!("leader {leader} did not answer: {error}"))
         };
-        let body = self
-            .call(
-                leader,
-                Lane::Control,
-                kind::READ_INDEX,
-                Vec::new(),
-                Wait::Deadline(Duration::from_millis(limits::READ_INDEX_TIMEOUT_MS)),
-            )
-            .await
-            .map_err(|error| unavailable(&error))?;
+        let call = self.call(
+            leader,
+            Lane::Control,
+            kind::READ_INDEX,
+            Vec::new(),
+            Wait::Deadline(Duration::from_millis(limits::READ_INDEX_TIMEOUT_MS)),
+        );
+        let body = tokio::select! {
+            answer = call => answer.map_err(|error| unavailable(&error))?,
+            // Asked again at once, of the one that leads now.
+            () = self.superseded(leader, Duration::ZERO) => {
+                return Err(unavailable(&"another node leads"));
+            }
+        };
         let answer = ReadIndexAnswer::decode(body).map_err(|error| unavailable(&error))?;
         if let Some(other) = answer.other_leader {
             return Err(ConsensusError::NotLeader {
@@ -162,5 +181,6 @@ impl ConsensusNode {
         };
         pool.call(target, &address.raft_addr, lane, kind, parts, wait)
             .await
+            .map_err(|error| self.transport.listen(error))
     }
 }

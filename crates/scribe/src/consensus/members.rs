@@ -50,6 +50,11 @@ impl ConsensusNode {
         self.transport.pool.is_none()
     }
 
+    /// Why this node is no member any more, once a leader has told it.
+    pub fn removed(&self) -> Option<&str> {
+        self.transport.removed()
+    }
+
     /// Ends the pause before a peer that could not be reached is tried again.
     pub fn retry_now(&self, id: NodeId) {
         if let Some(pool) = &self.transport.pool {
@@ -84,6 +89,13 @@ impl ConsensusNode {
         metrics.state != ServerState::Leader
             || !confirmed
             || metrics.membership_config.get_node(&id).is_some()
+    }
+
+    /// Whether `id` is a member, as far as this node knows; everybody is while there is no membership yet.
+    pub fn knows(&self, id: NodeId) -> bool {
+        let metrics = self.metrics();
+        let membership = &metrics.membership_config;
+        membership.nodes().next().is_none() || membership.get_node(&id).is_some()
     }
 
     /// Every member, with what this node knows of it.

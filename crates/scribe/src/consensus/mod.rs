@@ -5,6 +5,8 @@
 //! sequencer and are judged by [`crate::ledger`].
 
 mod answer;
+mod contact;
+mod judge;
 mod log_store;
 mod members;
 pub mod membership;
@@ -32,6 +34,7 @@ use openraft::{ChangeMembers, Config, Raft, RaftMetrics, ReadPolicy, ServerState
 use tokio::sync::{Mutex, oneshot, watch};
 
 pub use answer::AnswerError;
+use contact::Contact;
 pub use log_store::LogStore;
 pub use members::Member;
 pub use network::Transport;
@@ -53,9 +56,10 @@ pub const LOG_TARGET: &str = "openraft";
 pub struct ConsensusOptions {
     /// How often a leader says it is there.
     pub heartbeat_interval_ms: u64,
-    /// Shortest silence after which a follower stands for election.
+    /// Shortest time after the lease of a silent leader at which a follower stands for election.
     pub election_timeout_min_ms: u64,
-    /// Longest such silence; also the leader's lease.
+    /// Longest such time, and the lease: how long after a leader's last word nobody votes for another one. So a silence
+    /// of `max + min` to `max + max` ends in an election.
     pub election_timeout_max_ms: u64,
     /// How fast this node fetches sealed segments it lacks; 0 means as fast as it can.
     pub snapshot_bytes_per_second: u64,
@@ -65,8 +69,9 @@ impl Default for ConsensusOptions {
     fn default() -> Self {
         Self {
             heartbeat_interval_ms: 250,
-            election_timeout_min_ms: 1_500,
-            election_timeout_max_ms: 3_000,
+            // An election after 2.25 to 3 s of silence; with a split vote after it, writes go on within 5 s.
+            election_timeout_min_ms: 750,
+            election_timeout_max_ms: 1_500,
             snapshot_bytes_per_second: 0,
         }
     }
@@ -162,6 +167,7 @@ pub struct ConsensusNode {
     /// Held while a snapshot is received.
     receiving: Arc<Mutex<()>>,
     catch_up: Arc<CatchUp>,
+    contact: Contact,
 }
 
 impl std::fmt::Debug for ConsensusNode {
@@ -224,6 +230,7 @@ impl ConsensusNode {
             overrides,
             receiving: Arc::default(),
             catch_up: Arc::new(CatchUp::new(options.snapshot_bytes_per_second)),
+            contact: Contact::new(Duration::from_millis(options.election_timeout_max_ms)),
         };
         // Alone, there is nobody whose lease must run out first: stand for election at once instead of after a timeout.
         let voters: Vec<NodeId> = node.metrics().membership_config.voter_ids().collect();
@@ -308,6 +315,11 @@ impl ConsensusNode {
         id: NodeId,
         address: PeerAddress,
     ) -> Result<(), ConsensusError> {
+        if !self.members().iter().any(|member| member.node_id == id) {
+            return Err(ConsensusError::Refused(format!(
+                "node {id} is no member: only members have an address"
+            )));
+        }
         let change = ChangeMembers::SetNodes(BTreeMap::from([(id, address)]));
         self.raft
             .change_membership(change, true)
@@ -519,6 +531,25 @@ impl ConsensusNode {
     /// Follows leadership from now on.
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         self.leadership.clone()
+    }
+
+    /// Resolves once this node has known for `grace` that another node than `leader` leads: its answer may never come,
+    /// and whoever waits for it could long have asked again elsewhere.
+    pub async fn superseded(&self, leader: NodeId, grace: Duration) {
+        let own = self.node_id;
+        let is_other = |now: &Leadership| match now {
+            Leadership::Leading { .. } => leader != own,
+            Leadership::Waiting { leader: known } => known.is_some_and(|known| known != leader),
+            Leadership::Stopped => true,
+        };
+        let mut leadership = self.leadership();
+        while leadership.wait_for(is_other).await.is_ok() {
+            tokio::time::sleep(grace).await;
+            // What is known may lag behind what the caller goes by; then it was wrong for a moment.
+            if is_other(&leadership.borrow()) {
+                return;
+            }
+        }
     }
 
     /// Resolves with the reason once the Raft core can no longer work (a failed sync, a diverged tree).

@@ -30,11 +30,12 @@ use openraft::type_config::alias::{SnapshotOf, VoteOf, WatchReceiverOf};
 use openraft::{OptionalSend, RaftMetrics};
 use parking_lot::RwLock;
 
+use super::judge;
 use super::rpc::{self, MalformedMessage, kind};
 use super::state_machine::SnapshotManifest;
 use super::type_config::{NodeId, PeerAddress, TypeConfig};
 use crate::limits;
-use crate::peer::{CallError, Lane, Pool, Wait};
+use crate::peer::{CallError, Lane, Pool, RefusalCode, Wait};
 
 /// Addresses known locally. They override what the membership says and never replace it as the truth.
 pub(super) type Overrides = Arc<RwLock<BTreeMap<NodeId, PeerAddress>>>;
@@ -73,6 +74,37 @@ pub struct Transport {
     pub pool: Option<Pool>,
     /// Where peers reach this node, told to whoever is offered a snapshot.
     pub own_raft_addr: String,
+    /// What a leader said when it refused this node for good.
+    removed: Arc<OnceLock<String>>,
+}
+
+impl Transport {
+    /// By `pool`, as a node others reach at `own_raft_addr`.
+    pub fn new(pool: Option<Pool>, own_raft_addr: String) -> Self {
+        Self {
+            pool,
+            own_raft_addr,
+            removed: Arc::default(),
+        }
+    }
+
+    /// Why this node is no member any more, once it has heard so.
+    pub fn removed(&self) -> Option<&str> {
+        self.removed.get().map(String::as_str)
+    }
+
+    /// Remembers, and says once, that this node was removed.
+    pub(super) fn listen(&self, error: CallError) -> CallError {
+        if let CallError::Refused {
+            code: RefusalCode::Removed,
+            text,
+        } = &error
+            && self.removed.set(text.clone()).is_ok()
+        {
+            tracing::error!(reason = text, "this node was removed from the cluster");
+        }
+        error
+    }
 }
 
 /// Makes a [`Network`] for each peer and purpose, so that a large append or a snapshot never stands in the way of a
@@ -167,7 +199,23 @@ impl Network {
             .unwrap_or_else(|| self.address.raft_addr.clone());
         pool.call(self.target, &address, lane, kind, parts, wait)
             .await
-            .map_err(Failure::Call)
+            .map_err(|error| Failure::Call(self.factory.transport.listen(error)))
+    }
+
+    /// A vote in an answer is of a term this cluster can have reached; else the answer counts as none.
+    fn plausible(
+        &self,
+        found: &VoteOf<TypeConfig>,
+        own: VoteOf<TypeConfig>,
+    ) -> Result<(), Failure> {
+        if judge::is_plausible_term(found.leader_id.term, own.leader_id.term) {
+            return Ok(());
+        }
+        let text = format!(
+            "term {} in an answer to term {}",
+            found.leader_id.term, own.leader_id.term
+        );
+        Err(Failure::Malformed(MalformedMessage(text)))
     }
 
     fn error(&self, failure: Failure, action: RPCTypes, timeout: Duration) -> RPCError<TypeConfig> {
@@ -259,6 +307,10 @@ impl RaftNetworkV2<TypeConfig> for Network {
         };
         answer
             .and_then(|body| Ok(rpc::decode_snapshot_answer(&body)?))
+            .and_then(|response| {
+                self.plausible(&response.vote, vote)?;
+                Ok(response)
+            })
             .map_err(|failure| {
                 let error = self.error(failure, RPCTypes::InstallSnapshot, option.hard_ttl());
                 tracing::warn!(target_node = self.target, %error, "a snapshot was not taken");
@@ -298,6 +350,10 @@ impl Network {
         )
         .await
         .and_then(|body| Ok(rpc::decode_vote_response(&body)?))
+        .and_then(|response| {
+            self.plausible(&response.vote, request.vote)?;
+            Ok(response)
+        })
         .map_err(|failure| self.error(failure, RPCTypes::Vote, timeout))
     }
 }

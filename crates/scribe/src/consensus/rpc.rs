@@ -335,6 +335,29 @@ pub(super) fn decode_transfer_response(
     }
 }
 
+/// Refuses a message with more than `max` elements in its field `tag`, before a byte of memory is set aside for them:
+/// an element may take two bytes on the wire and a hundred in memory.
+pub(crate) fn check_count(body: &[u8], tag: u32, max: usize) -> Result<(), MalformedMessage> {
+    let mut rest = body;
+    let mut found = 0;
+    while !rest.is_empty() {
+        let (field, wire_type) = prost::encoding::decode_key(&mut rest)?;
+        prost::encoding::skip_field(
+            wire_type,
+            field,
+            &mut rest,
+            prost::encoding::DecodeContext::default(),
+        )?;
+        found += usize::from(field == tag);
+        if found > max {
+            return Err(malformed(format!(
+                "a message has more than {max} elements in field {tag}"
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// `u32 head length ‖ head ‖ for each frame its public and private part`, as parts that share the frames' memory.
 pub(super) fn encode_append(request: &AppendEntriesRequest<TypeConfig>) -> Vec<Bytes> {
     let frames: Vec<Frame> = request.entries.iter().map(frame_of).collect();
@@ -380,13 +403,16 @@ pub(super) fn decode_append(
         return Err(malformed("an append has no head"));
     }
     let length = body.get_u32() as usize;
-    if length > body.len() {
+    if length > body.len() || length > limits::PEER_CONTROL_LENGTH_MAX {
         return Err(malformed(format!(
-            "the head of an append is {length} bytes, {} follow",
-            body.len()
+            "the head of an append is {length} bytes, {} follow, allowed {}",
+            body.len(),
+            limits::PEER_CONTROL_LENGTH_MAX
         )));
     }
-    let head = AppendHead::decode(body.split_to(length))?;
+    let head = body.split_to(length);
+    check_count(&head, 4, limits::APPEND_FRAMES_MAX)?;
+    let head = AppendHead::decode(head)?;
     let mut entries = Vec::with_capacity(head.frames.len());
     for frame in head.frames {
         let (public, private) = (frame.public_length as usize, frame.private_length as usize);
@@ -491,6 +517,7 @@ pub(super) fn encode_snapshot_offer(
 pub(super) fn decode_snapshot_offer(
     body: Bytes,
 ) -> Result<(VoteOf<TypeConfig>, String, Vec<SealedSegment>), MalformedMessage> {
+    check_count(&body, 3, limits::SNAPSHOT_SEGMENTS_MAX)?;
     let offer = SnapshotOffer::decode(body)?;
     let segments = offer
         .segments

@@ -15,11 +15,12 @@ use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 
 use super::answer::AnswerError;
+use super::judge::Judge;
 use super::rpc::{self, SegmentRequest, kind};
 use super::{ConsensusNode, NodeId, SnapshotManifest};
 use crate::limits;
 use crate::peer::{Lane, ProgressHandle, Wait};
-use crate::store::segment::SealedSegment;
+use crate::store::Missing;
 
 /// Pieces asked for at once: one is on the wire while another is written.
 const PIECES_IN_FLIGHT: usize = 2;
@@ -36,25 +37,36 @@ impl ConsensusNode {
     /// Takes a snapshot that a leader offers.
     pub(super) async fn receive_snapshot(
         &self,
-        sender: NodeId,
+        judge: Judge,
         body: Bytes,
         progress: &ProgressHandle,
     ) -> Result<Vec<Bytes>, AnswerError> {
+        let sender = judge.sender;
         let (vote, address, segments) = rpc::decode_snapshot_offer(body)?;
-        let own = self.metrics().vote;
+        let metrics = self.metrics();
+        judge.snapshot(&vote, &segments, metrics.local_committed)?;
+        let own = metrics.vote;
         if own > vote {
             // A deposed leader: it hears so before a byte is fetched.
             return Ok(rpc::encode_snapshot_answer(&own));
         }
         // One at a time: a leader that lost patience and offers again waits for its first offer to be done with.
         let _receiving = self.receiving.lock().await;
+        // Compares the list with what is sealed here, too, so it is asked also when nothing has to be fetched.
+        let missing = {
+            let (staging, list) = (self.store.staging(), segments.clone());
+            blocking(move || staging.missing(&list)).await?
+        };
         let last = segments.last().map(|segment| segment.last_log_id);
         // A log that has the snapshot's last entry has everything before it.
         let has_all = last.is_none_or(|last| self.store.log().id_at(last.index) == Some(last));
         if !has_all {
-            self.fetch_segments(sender, &address, &segments, progress)
+            self.fetch_segments(sender, &address, missing, progress)
                 .await?;
         }
+        // While segments were fetched more may have been committed, and openraft ends the node over a snapshot behind
+        // that.
+        judge.snapshot(&vote, &segments, self.metrics().local_committed)?;
         let manifest = SnapshotManifest {
             segments: Arc::new(segments),
         };
@@ -80,15 +92,10 @@ impl ConsensusNode {
         &self,
         leader: NodeId,
         address: &str,
-        segments: &[SealedSegment],
+        missing: Vec<Missing>,
         progress: &ProgressHandle,
     ) -> Result<(), AnswerError> {
         let staging = self.store.staging();
-        let list = segments.to_vec();
-        let missing = {
-            let staging = staging.clone();
-            blocking(move || staging.missing(&list)).await?
-        };
         let total: u64 = missing
             .iter()
             .map(|piece| piece.file_length.saturating_sub(piece.have))

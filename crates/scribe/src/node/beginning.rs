@@ -1,5 +1,6 @@
 //! Who a node is, whether its keys belong to its data, and the system entries a ledger begins with.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use super::{NodeOptions, StartError, outcome};
 use crate::cluster::files::{ClusterFiles, hex};
 use crate::consensus::{ConsensusError, NodeId};
 use crate::keys::{KeyDir, Keys, LastSigned};
+use crate::limits;
 use crate::roster::{key_body, system_entries};
 use crate::sequencer::{Preparer, Reply, Sequencer};
 use crate::store::Store;
@@ -136,6 +138,41 @@ pub(super) fn check_last_signed(
             last.size, last.root
         );
         return Err(StartError::Identity { rule, hint });
+    }
+    Ok(())
+}
+
+/// A member's log must reach what this node signed for: an older copy of its data has forgotten entries it promised to
+/// keep and votes it gave, and others count on both. Counted generously, so that a true log never fails it.
+pub(super) fn check_not_older(store: &Store, key_dir: &Path) -> Result<(), StartError> {
+    let Some(last) = LastSigned::load(key_dir)? else {
+        return Ok(());
+    };
+    let failed = |error: std::io::Error| ConsensusError::Stopped(error.to_string());
+    let mut reach = store.applied().tree_size.get();
+    let mut next = store.applied().last_log_id.map_or(0, |id| id.index.0 + 1);
+    while reach < last.size.get() {
+        let frames = store
+            .log()
+            .read(next..u64::MAX, limits::REPLICATION_BYTES_MAX)
+            .map_err(failed)?;
+        let Some(newest) = frames.last() else {
+            return Err(StartError::Identity {
+                rule: format!(
+                    "the data directory holds at most {reach} leaves, but this node signed for a tree of {}: it is an \
+                     older copy",
+                    last.size
+                ),
+                hint: "a member never goes back: put the newest data directory back, or remove this node \
+                       (`scribe cluster remove` on another) and join as a new one with empty directories"
+                    .to_owned(),
+            });
+        };
+        next = newest.log_id.index.0 + 1;
+        reach += frames
+            .iter()
+            .map(|frame| u64::from(frame.count))
+            .sum::<u64>();
     }
     Ok(())
 }

@@ -1,6 +1,5 @@
 //! Who belongs to the cluster, and how that is changed: asked of any node, done by the one that leads.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,6 +21,8 @@ use crate::peer::{
 const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a change of membership may take: it may wait for an election and for entries to replicate.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a majority has to confirm the leader before it changes anything.
+const MAJORITY_TIMEOUT: Duration = Duration::from_secs(3);
 /// Pause before a change is asked for again while there is no leader.
 const ADMIN_PAUSE: Duration = Duration::from_millis(200);
 
@@ -247,6 +248,27 @@ impl Node {
             return AdminAnswer::unavailable("this node does not lead".to_owned());
         }
         let id = request.node_id;
+        // Without a majority nothing can be changed, and a change that was begun could not be taken back.
+        let confirmed = tokio::time::timeout(MAJORITY_TIMEOUT, consensus.read_barrier()).await;
+        if !matches!(confirmed, Ok(Ok(()))) {
+            let silent: Vec<NodeId> = consensus
+                .members()
+                .into_iter()
+                .filter(|member| member.voter)
+                .filter(|member| member.last_seen.is_none_or(|seen| seen > MAJORITY_TIMEOUT))
+                .map(|member| member.node_id)
+                .collect();
+            return AdminAnswer {
+                outcome: admin::REFUSED,
+                text: format!(
+                    "a majority of the voters must be reachable to change the cluster; not reachable: {silent:?}"
+                ),
+                hint: Some(
+                    "start them again; if they are lost for good, see docs/operating.md".to_owned(),
+                ),
+                ..AdminAnswer::default()
+            };
+        }
         let done = match request.action {
             admin::PROMOTE => consensus.promote(id).await,
             // A leader that is to go hands over first; whoever leads then does the rest.
@@ -265,6 +287,18 @@ impl Node {
             admin::SET_ADDRESS if id != sender => Err(ConsensusError::Refused(format!(
                 "node {sender} cannot change the address of node {id}"
             ))),
+            admin::SET_ADDRESS | admin::ADMIT if check_address(&request.address()).is_err() => {
+                let error = check_address(&request.address()).err();
+                Err(ConsensusError::Refused(
+                    error.map(|error| error.to_string()).unwrap_or_default(),
+                ))
+            }
+            // Whoever still answers at the old address is the node, and this is a copy of it.
+            admin::SET_ADDRESS if self.runs_elsewhere(id, &request.address()).await => {
+                Err(ConsensusError::Refused(format!(
+                    "node {id} runs at another address and answers there: a copy of its directories is no new node"
+                )))
+            }
             admin::SET_ADDRESS => consensus.set_address(id, request.address()).await,
             admin::ADMIT => match self.admit(request.address()).await {
                 Ok(node_id) => {
@@ -290,6 +324,13 @@ impl Node {
             },
             Err(error) => AdminAnswer::unavailable(error.to_string()),
         }
+    }
+
+    /// Whether node `id` answers at the Raft address the membership has, which is not the one it wants.
+    async fn runs_elsewhere(&self, id: NodeId, wanted: &PeerAddress) -> bool {
+        let known = self.inner.consensus.peer_address(id);
+        known.is_some_and(|known| known.raft_addr != wanted.raft_addr)
+            && self.ask_status(id).await.is_ok()
     }
 
     /// Hands leadership to `id` and waits until it has left.
@@ -348,7 +389,16 @@ impl Node {
                 "nobody leads now, so nobody can join; the token stays good, try again".to_owned(),
             ));
         }
-        check_addresses(&request)?;
+        check_address(&PeerAddress {
+            raft_addr: request.raft_addr.clone(),
+            http_addr: request.http_addr.clone(),
+        })?;
+        // A leader that cannot reach a majority can let nobody in, and does not know it.
+        if let Err(error) = self.barrier().await {
+            return Err(AdminError::Unavailable(format!(
+                "nobody can join now: {error}; the token stays good, try again"
+            )));
+        }
         let secret = request.secret.as_ref().try_into().map_err(|_| {
             token_refused(&format!(
                 "a secret is 32 bytes, found {}",
@@ -432,17 +482,22 @@ fn alone() -> AdminError {
     }
 }
 
-fn check_addresses(request: &JoinRequest) -> Result<(), AdminError> {
-    for address in [&request.raft_addr, &request.http_addr] {
-        let port = address.rsplit_once(':').and_then(|(host, port)| {
+/// Both addresses of a node are `host:port`. They are replicated, so this is checked where they are proposed.
+fn check_address(address: &PeerAddress) -> Result<(), AdminError> {
+    for text in [&address.raft_addr, &address.http_addr] {
+        let port = text.rsplit_once(':').and_then(|(host, port)| {
             let port: u16 = port.parse().ok()?;
             (!host.is_empty() && port > 0).then_some(port)
         });
-        if port.is_none() || address.len() > crate::limits::ADDRESS_LENGTH_MAX {
-            let mut shown = String::new();
-            let _ = write!(shown, "{address:.200}");
+        let plain = text.chars().all(|c| c.is_ascii_graphic());
+        if port.is_none() || !plain || text.len() > crate::limits::ADDRESS_LENGTH_MAX {
+            let shown: String = text.chars().take(200).collect();
             return Err(AdminError::Refused {
-                rule: format!("an address is `host:port`, found `{shown}`"),
+                rule: format!(
+                    "an address is `host:port` of at most {} visible ASCII characters, found `{}`",
+                    crate::limits::ADDRESS_LENGTH_MAX,
+                    shown.escape_debug()
+                ),
                 hint: None,
             });
         }

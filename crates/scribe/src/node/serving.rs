@@ -3,45 +3,41 @@
 //! Raft's messages go to the consensus module as they are. Everything else is answered here, as a client of the node
 //! would be: a forwarded write is appended if this node leads, and never carried on.
 
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use prost::Message as _;
 use scribe_proof::index::TreeSize;
+use tokio::sync::Semaphore;
 
 use super::{Inner, Node};
 use crate::cluster::wire::{
     AdminRequest, CheckpointMessage, CosignAnswer, CosignRequest, ForwardAnswer, ForwardRequest,
-    JobMessage, JoinRequest, Malformed, OutcomeMessage, PublishRequest, StatusAnswer, kind, parts,
+    JobMessage, JoinRequest, Malformed, OutcomeMessage, PublishRequest, StatusAnswer, code, kind,
+    parts,
 };
+use crate::consensus::rpc::check_count;
 use crate::consensus::{AnswerError, ConsensusNode, Leadership, NodeId};
 use crate::error::AppendError;
 use crate::limits;
 use crate::peer::{Handler, Lane, RefusalCode, RemoteError, Request, Response};
 
-/// Error codes of answers. The numbers are the protocol's.
-pub(crate) mod code {
-    /// The message cannot be understood.
-    pub(crate) const MALFORMED: u16 = 1;
-    /// Not now.
-    pub(crate) const UNAVAILABLE: u16 = 2;
-    /// Not allowed; the text says why.
-    pub(crate) const REFUSED: u16 = 3;
-}
-
 /// The node, as its peers see it.
 pub(super) struct Service {
     node: Weak<Inner>,
     consensus: ConsensusNode,
+    /// Strangers heard at once.
+    joining: Arc<Semaphore>,
 }
 
 impl Service {
     pub(super) fn new(node: &Node) -> Self {
         Self {
-            node: std::sync::Arc::downgrade(&node.inner),
+            node: Arc::downgrade(&node.inner),
             consensus: node.inner.consensus.clone(),
+            joining: Arc::new(Semaphore::new(limits::JOINS_AT_ONCE_MAX)),
         }
     }
 }
@@ -53,11 +49,7 @@ impl Handler for Service {
             self.consensus.retry_now(sender);
             return Ok(());
         }
-        let text = format!(
-            "node {sender} is not a member of this ledger (any more); its id is never used again: join as a new node, \
-             with empty directories and a new token"
-        );
-        Err((RefusalCode::Removed, text))
+        Err((RefusalCode::Removed, no_member(sender)))
     }
 
     fn body_length_max(&self, lane: Lane, kind: u8) -> usize {
@@ -72,9 +64,15 @@ impl Handler for Service {
     fn handle(&self, request: Request) -> BoxFuture<'static, Result<Response, RemoteError>> {
         let node = self.node.clone();
         let consensus = self.consensus.clone();
+        let joining = Arc::clone(&self.joining);
         Box::pin(async move {
             let (Some(sender), false) = (request.sender, request.lane == Lane::Join) else {
                 // Without a certificate, or on the lane for those that have none, there is one thing to ask for.
+                let Ok(_place) = joining.try_acquire() else {
+                    return Err(unavailable(
+                        "others are joining just now, try again".to_owned(),
+                    ));
+                };
                 return match (request.kind, node.upgrade()) {
                     (kind::JOIN, Some(inner)) => join(&Node { inner }, request.body).await,
                     _ => Err(refused("this lane is for joining only")),
@@ -93,6 +91,13 @@ impl Handler for Service {
             let Some(inner) = node.upgrade() else {
                 return Err(unavailable("the node is stopping".to_owned()));
             };
+            // A connection outlives a removal: who asks is looked at each time. Raft's own messages are judged by Raft,
+            // because a node that lags may not know the newest member yet.
+            if !consensus.knows(sender) {
+                return Err(refused(&format!(
+                    "node {sender} is not a member of this ledger"
+                )));
+            }
             answer(&Node { inner }, sender, request).await
         })
     }
@@ -105,7 +110,14 @@ async fn answer(node: &Node, sender: NodeId, request: Request) -> Result<Respons
         kind::COSIGN => {
             let request = CosignRequest::decode(body).map_err(|error| malformed(&error))?;
             let cosigned = node.inner.publisher.cosign(TreeSize::new(request.size));
-            let (root, signature) = cosigned.await.map_err(unavailable)?;
+            let (root, signature) = cosigned.await.map_err(|reason| {
+                tracing::warn!(
+                    size = request.size,
+                    reason,
+                    "this node does not cosign a tree head"
+                );
+                unavailable(reason)
+            })?;
             Ok(reply(&CosignAnswer {
                 root: Bytes::copy_from_slice(root.as_bytes()),
                 signature: signature.to_line(),
@@ -146,14 +158,8 @@ async fn answer(node: &Node, sender: NodeId, request: Request) -> Result<Respons
 
 /// Appends what another node's clients want written, if this node leads.
 async fn forward(node: &Node, body: Bytes) -> Result<Response, RemoteError> {
+    check_count(&body, 1, limits::FRAME_OPERATIONS_MAX).map_err(|error| malformed(&error))?;
     let request = ForwardRequest::decode(body).map_err(|error| malformed(&error))?;
-    if request.jobs.len() > limits::FRAME_OPERATIONS_MAX {
-        return Err(malformed(&format_args!(
-            "a message has {} writes, allowed {}",
-            request.jobs.len(),
-            limits::FRAME_OPERATIONS_MAX
-        )));
-    }
     let jobs = request
         .jobs
         .into_iter()
@@ -217,6 +223,14 @@ fn malformed(error: &dyn std::fmt::Display) -> RemoteError {
         code: code::MALFORMED,
         text: error.to_string(),
     }
+}
+
+/// What a node that was removed is told.
+fn no_member(sender: NodeId) -> String {
+    format!(
+        "node {sender} is not a member of this ledger (any more); its id is never used again: join as a new node, with \
+         empty directories and a new token"
+    )
 }
 
 fn unavailable(text: String) -> RemoteError {

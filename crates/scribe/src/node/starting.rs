@@ -14,7 +14,9 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::background::{follow_seals, start_scrubber, watch_disk};
-use super::beginning::{check_last_signed, identity, open_keys, refuse_unfinished_import};
+use super::beginning::{
+    check_last_signed, check_not_older, identity, open_keys, refuse_unfinished_import,
+};
 use super::serving::Service;
 use super::{
     Inner, Node, NodeOptions, RECOVERY_TIMEOUT, ScrubStats, StartError, store_options, upkeep,
@@ -74,10 +76,8 @@ impl Node {
         };
         let opened = open(&options, disk, index, files).await?;
         let store = opened.store.clone();
-        let transport = Transport {
-            pool: port.as_ref().map(|port| Pool::new(port.options.clone())),
-            own_raft_addr: options.raft_addr.clone(),
-        };
+        let pool = port.as_ref().map(|port| Pool::new(port.options.clone()));
+        let transport = Transport::new(pool, options.raft_addr.clone());
         let consensus =
             ConsensusNode::start(opened.node_id, store.clone(), options.consensus, transport).await;
         let consensus = match consensus {
@@ -167,6 +167,7 @@ impl Node {
                 open_report,
                 disk_full,
                 leaving: AtomicBool::new(false),
+                begun: AtomicBool::new(false),
                 scrub,
                 scrubber: Mutex::new(scrubber),
                 tasks: Mutex::new(vec![sequencer_task, publisher_task, disk_task, purge_task]),
@@ -327,7 +328,18 @@ async fn open(
         tokio::task::spawn_blocking(move || Store::open(disk, &data_dir, identity, store_options))
             .await
             .map_err(|error| ConsensusError::Stopped(error.to_string()))??;
-    let keys = open_keys(options, identity.node_id).and_then(|keys| {
+    let checked = if files.is_some() {
+        let (store, key_dir) = (store.clone(), options.key_dir.clone());
+        tokio::task::spawn_blocking(move || check_not_older(&store, &key_dir))
+            .await
+            .map_err(|error| ConsensusError::Stopped(error.to_string()).into())
+            .and_then(|checked| checked)
+    } else {
+        // A node alone is asked once all of its log is applied.
+        Ok(())
+    };
+    let keys = checked.and_then(|()| open_keys(options, identity.node_id));
+    let keys = keys.and_then(|keys| {
         // The data directory has its identity by now. A crash right here leaves it without the mark; the next start
         // sets it before anything is promised.
         if let Some(files) = &files {

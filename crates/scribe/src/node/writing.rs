@@ -6,6 +6,7 @@
 //! never carried on.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -23,6 +24,9 @@ use scribe_proof::index::TreeSize;
 
 /// First and longest pause before a write that was refused for lack of a leader is tried again.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(400));
+/// Pause after leadership has changed. A follower hears of its new leader by the very entry whose commit makes that one
+/// take writes, and so is a round trip too early.
+const PAUSE_AFTER_CHANGE: Duration = Duration::from_millis(10);
 
 impl Node {
     /// Appends one write; returns once a majority has it on disk and it is applied on the leader.
@@ -102,6 +106,9 @@ impl Node {
     pub(super) async fn append_job(&self, job: Job) -> UnitOutcome {
         if self.is_alone() {
             return self.append_one_here(job).await;
+        }
+        if let Some(removed) = self.inner.consensus.removed() {
+            return Err(AppendError::Unavailable(removed.to_owned()));
         }
         let deadline = Instant::now() + REQUEST_TIMEOUT;
         let mut pause = PAUSES.0;
@@ -184,6 +191,15 @@ impl Node {
     }
 
     fn submit(&self, job: Job, reply: Reply) {
+        // Clients and other nodes' keys are served before this leader has written the first entry, which must stay the
+        // first. It writes that past this function, and then whoever was refused here is heard.
+        if !self.inner.begun.load(Ordering::Relaxed) {
+            if self.applied_size() == TreeSize::EMPTY {
+                let text = "the first entry of the ledger is being written".to_owned();
+                return reply.send(Err(AppendError::Unavailable(text)));
+            }
+            self.inner.begun.store(true, Ordering::Relaxed);
+        }
         let preparer = &self.inner.preparer;
         let prepared = match job {
             Job::Write(write) => preparer.write(write, reply),
@@ -213,10 +229,10 @@ impl Node {
         let mut leadership = self.inner.leadership.clone();
         leadership.borrow_and_update();
         tokio::select! {
-            () = tokio::time::sleep(*pause) => {}
-            _ = leadership.changed() => {}
+            () = tokio::time::sleep(*pause) => *pause = (*pause * 2).min(PAUSES.1),
+            // Fails at once when consensus has stopped, and then the pause goes on.
+            Ok(()) = leadership.changed() => *pause = PAUSE_AFTER_CHANGE,
         }
-        *pause = (*pause * 2).min(PAUSES.1);
         true
     }
 }

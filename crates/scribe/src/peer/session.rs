@@ -126,7 +126,12 @@ impl Session {
             outbox,
             requests,
         };
-        let places = Arc::new(Semaphore::new(limits::PEER_REQUESTS_IN_FLIGHT_MAX));
+        // A stranger is heard one request at a time.
+        let places = match lane {
+            Lane::Join => 1,
+            _ => limits::PEER_REQUESTS_IN_FLIGHT_MAX,
+        };
+        let places = Arc::new(Semaphore::new(places));
         let bytes = Arc::new(Semaphore::new(limits::PEER_REQUEST_BYTES_MAX));
         let in_order =
             (lane == Lane::Replication).then(|| answerer.clone().one_by_one(closed.clone()));

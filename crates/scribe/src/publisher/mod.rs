@@ -234,6 +234,7 @@ impl Publisher {
             .map_err(|error| error.to_string())?;
         self.shared
             .record_signed(size, root)
+            .await
             .map_err(|error| error.to_string())?;
         let checkpoint = Checkpoint::new(self.shared.keys.origin.clone(), size, root);
         let signature = self
@@ -292,9 +293,16 @@ impl Shared {
         Ok(())
     }
 
-    /// Durable before any signature leaves the node. A crash right here leaves a head recorded that nobody has seen:
-    /// the next one extends it.
-    fn record_signed(&self, size: TreeSize, root: Hash) -> Result<(), SignError> {
+    /// Durable before any signature leaves the node, and after the entries it stands for: what is applied may be on the
+    /// disks of a majority and not yet on this one, and a start takes a log that ends before the last signed head for
+    /// an older copy. A crash right here leaves a head recorded that nobody has seen: the next one extends it.
+    async fn record_signed(&self, size: TreeSize, root: Hash) -> Result<(), SignError> {
+        if let Some(applied) = self.store.applied().last_log_id {
+            let log = self.store.log().clone();
+            tokio::task::spawn_blocking(move || log.wait_flushed(applied))
+                .await
+                .map_err(std::io::Error::other)??;
+        }
         LastSigned {
             origin: self.keys.origin.clone(),
             size,
@@ -524,7 +532,7 @@ impl Task {
             }
             Err(error) => return Err(error),
         }
-        shared.record_signed(size, root)?;
+        shared.record_signed(size, root).await?;
         let checkpoint = Checkpoint::new(shared.keys.origin.clone(), size, root);
         let text = checkpoint.to_text();
         let mut signed = SignedCheckpoint::sign(checkpoint, &[&shared.keys.ledger])

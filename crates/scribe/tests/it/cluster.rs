@@ -1,7 +1,9 @@
 //! A cluster as a whole: any node serves, nothing acknowledged is lost when one goes, roots and segments are equal.
 
+use std::path::Path;
 use std::time::Duration;
 
+use scribe::keys::LastSigned;
 use scribe::node::{AdminError, AppendError, Change, Condition, NodeOptions, Write};
 use scribe_proof::checkpoint::SignedCheckpoint;
 use scribe_proof::index::TreeSize;
@@ -267,6 +269,19 @@ async fn a_removed_node_is_refused_and_disturbs_nobody() {
     .await;
     assert_eq!(cluster.node(leader).health().current_term, term);
     assert!(cluster.node(leader).health().is_leader);
+    // It knows by now, says so, and takes nothing for the others.
+    eventually("the removed node knows", async || {
+        cluster
+            .node(removed)
+            .ready()
+            .is_err_and(|reason| reason.contains("not a member"))
+    })
+    .await;
+    let written = cluster.node(removed).append(put("late", "value")).await;
+    assert!(
+        matches!(written, Err(AppendError::Unavailable(_))),
+        "{written:?}"
+    );
     cluster.stop_all().await;
 }
 
@@ -449,6 +464,79 @@ async fn nodes_that_come_back_at_other_addresses_are_found_one_after_another() {
             assert!(appended.is_ok(), "{appended:?}");
         }
     }
+    cluster.same_everywhere().await;
+    cluster.stop_all().await;
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_dir(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_with_an_older_copy_of_its_data_does_not_come_back() {
+    let mut cluster = TestCluster::new(3).await;
+    let id = cluster.follower().await;
+    let data = cluster.data_dir(id);
+    let copy = data.with_file_name("copy");
+    cluster.stop(id).await;
+    copy_dir(&data, &copy);
+    cluster.start(id).await;
+    let appended = cluster
+        .node(id)
+        .append(put("promised", "value"))
+        .await
+        .unwrap();
+    // It signs for the new entry, so it has promised to keep it.
+    cluster.node(id).publish(appended.tree_size).await.unwrap();
+    eventually("the node has cosigned it", async || {
+        let signed = LastSigned::load(cluster.key_dir(id).as_path()).unwrap();
+        signed.is_some_and(|signed| signed.size >= appended.tree_size)
+    })
+    .await;
+    cluster.stop(id).await;
+    std::fs::remove_dir_all(&data).unwrap();
+    std::fs::rename(&copy, &data).unwrap();
+    let refused = cluster.try_start(id).await.unwrap_err();
+    assert!(
+        refused.to_string().contains("it is an older copy"),
+        "{refused}"
+    );
+    assert!(refused.hint().unwrap().contains("cluster remove"));
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_with_an_empty_or_a_foreign_data_directory_does_not_start() {
+    let mut cluster = TestCluster::new(3).await;
+    let id = cluster.follower().await;
+    let other = cluster.leader().await;
+    cluster.stop(id).await;
+    let data = cluster.data_dir(id);
+    let kept = data.with_file_name("kept");
+    std::fs::rename(&data, &kept).unwrap();
+    let wiped = cluster.try_start(id).await.unwrap_err();
+    assert!(wiped.to_string().contains("is gone"), "{wiped}");
+    cluster.stop(other).await;
+    let _ = std::fs::remove_dir_all(&data);
+    copy_dir(&cluster.data_dir(other), &data);
+    let foreign = cluster.try_start(id).await.unwrap_err();
+    assert!(
+        foreign.to_string().contains("the key directory of node"),
+        "{foreign}"
+    );
+    std::fs::remove_dir_all(&data).unwrap();
+    std::fs::rename(&kept, &data).unwrap();
+    cluster.start(id).await;
+    cluster.start(other).await;
     cluster.same_everywhere().await;
     cluster.stop_all().await;
 }

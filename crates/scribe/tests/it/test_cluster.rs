@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use scribe::cluster::files::create_cluster;
 use scribe::cluster::join::join;
 use scribe::consensus::{ConsensusOptions, PeerAddress};
-use scribe::node::{Node, NodeOptions};
+use scribe::node::{Node, NodeOptions, StartError};
 use scribe::world::World;
 use scribe_proof::hash::Hash;
 use scribe_proof::index::TreeSize;
@@ -33,8 +33,17 @@ pub fn free_address() -> String {
 }
 
 /// Waits until `what` holds, and says what it was if it never does.
-pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+pub async fn eventually(what: &str, holds: impl AsyncFnMut() -> bool) {
+    eventually_within(PATIENCE, what, holds).await;
+}
+
+/// As [`eventually`], for what may take longer.
+pub async fn eventually_within(
+    patience: Duration,
+    what: &str,
+    mut holds: impl AsyncFnMut() -> bool,
+) {
+    let deadline = Instant::now() + patience;
     while !holds().await {
         assert!(Instant::now() < deadline, "never: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -49,12 +58,18 @@ impl TestCluster {
 
     /// As [`Self::new`], with options changed.
     pub async fn with(count: u64, change: impl Fn(&mut NodeOptions)) -> Self {
+        if let Ok(filter) = std::env::var("SCRIBE_TEST_LOG") {
+            let _ = tracing_subscriber::fmt()
+                .with_env_filter(filter)
+                .with_test_writer()
+                .try_init();
+        }
         let directory = tempfile::tempdir().unwrap();
         let members: BTreeMap<u64, PeerAddress> = (1..=count)
             .map(|id| {
                 let address = PeerAddress {
                     raft_addr: free_address(),
-                    http_addr: "127.0.0.1:0".to_owned(),
+                    http_addr: "127.0.0.1:1".to_owned(),
                 };
                 (id, address)
             })
@@ -88,7 +103,7 @@ impl TestCluster {
     pub fn options_for(&self, home: PathBuf, raft_addr: &str) -> NodeOptions {
         NodeOptions {
             raft_addr: raft_addr.to_owned(),
-            http_addr: "127.0.0.1:0".to_owned(),
+            http_addr: "127.0.0.1:1".to_owned(),
             consensus: ConsensusOptions {
                 heartbeat_interval_ms: 100,
                 election_timeout_min_ms: 500,
@@ -144,6 +159,17 @@ impl TestCluster {
 
     pub fn node(&self, id: u64) -> &Node {
         &self.nodes[&id]
+    }
+
+    /// Starts a node that may refuse to.
+    pub async fn try_start(&mut self, id: u64) -> Result<(), StartError> {
+        let node = Node::start(self.options[&id].clone()).await?;
+        self.nodes.insert(id, node);
+        Ok(())
+    }
+
+    pub fn key_dir(&self, id: u64) -> PathBuf {
+        self.options[&id].key_dir.clone()
     }
 
     pub fn data_dir(&self, id: u64) -> PathBuf {

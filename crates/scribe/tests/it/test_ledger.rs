@@ -100,7 +100,12 @@ pub async fn check_log(node: &Node, size: u64) {
         tree.root(),
         "root hash"
     );
-    let report = node.check(|_, _| {}).unwrap();
+    let mut report = node.check(|_, _| {}).unwrap();
+    while report.tree_size.get() < size {
+        // A follower may apply what the others have on disk a moment before it has it there itself.
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        report = node.check(|_, _| {}).unwrap();
+    }
     assert_eq!(
         report.tree_size,
         TreeSize::new(size),
