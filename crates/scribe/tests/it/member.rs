@@ -44,11 +44,18 @@ pub fn init(out: &Path, addresses: &BTreeMap<u64, (String, String)>) -> BTreeMap
     let made = scribe(&words);
     let start = |line: &str| {
         let made: serde_json::Value = serde_json::from_str(line).unwrap();
-        let words = made["start"].as_str().unwrap().split(' ').skip(2);
-        (
-            made["node_id"].as_u64().unwrap(),
-            words.map(str::to_owned).collect(),
-        )
+        let id = made["node_id"].as_u64().unwrap();
+        // It is printed for the directory's own machine; here all are started from where the tests run.
+        let (_, flags) = made["start"]
+            .as_str()
+            .unwrap()
+            .split_once(" serve ")
+            .unwrap();
+        let words = flags.split(' ').map(|word| match word.strip_prefix("./") {
+            Some(below) => format!("{out}/node-{id}/{below}"),
+            None => word.to_owned(),
+        });
+        (id, words.collect())
     };
     made.lines().map(start).collect()
 }
@@ -96,7 +103,10 @@ impl Member {
         }
         command.extend([program, "serve".into(), "--stop-with-stdin".into()]);
         command.extend(flags.iter().cloned());
-        let http = flags.iter().position(|flag| flag == "--http-addr").unwrap();
+        // Where it listens may be everywhere, which is no place to connect to.
+        let is_told = |name: &str| flags.iter().position(|flag| flag == name);
+        let http = is_told("--http-advertise-addr").or_else(|| is_told("--http-addr"));
+        let http = http.unwrap();
         let mut member = Member {
             name: name.to_owned(),
             command,
