@@ -124,9 +124,11 @@ impl Member {
         let log = File::options().create(true).append(true).open(&self.log);
         // It stops when its input is closed, which a test that dies cannot forget.
         let mut command = Command::new(&self.command[0]);
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SCRIBE_")) {
-            // Meant for the tests, and no setting of a node.
-            command.env_remove(name);
+        for (name, _) in std::env::vars() {
+            // Meant for the tests; what is to be logged is the one setting one may want to pass on.
+            if name.starts_with("SCRIBE_") && name != "SCRIBE_LOG" {
+                command.env_remove(name);
+            }
         }
         let mut child = command
             .args(&self.command[1..])
