@@ -389,7 +389,7 @@ async fn damage_tree_of(cluster: &TestCluster, id: u64) {
     file.read_exact_at(&mut byte, 5).unwrap();
     file.write_all_at(&[byte[0] ^ 0x40], 5).unwrap();
     let other = *cluster.ids().iter().find(|other| **other != id).unwrap();
-    let size = TreeSize::new(1_000);
+    let size = TreeSize::new(600);
     let (own, true_root) = (
         cluster.node(id).root_at(size),
         cluster.node(other).root_at(size),
