@@ -513,7 +513,7 @@ impl Node {
             return Err(reason);
         }
         if let Some(removed) = self.inner.consensus.removed() {
-            return Err(removed.to_owned());
+            return Err(removed);
         }
         if health.current_leader.is_none() {
             return Err("no leader is known".to_owned());

@@ -599,6 +599,9 @@ pub struct AdminAnswer {
     /// With admit: the id given.
     #[prost(uint64, tag = "4")]
     pub node_id: u64,
+    /// With unavailable: the change was begun, and may have been made.
+    #[prost(bool, tag = "5")]
+    pub begun: bool,
 }
 
 /// A new node asks to join.
@@ -618,7 +621,8 @@ pub struct JoinRequest {
     pub certificate_request: String,
 }
 
-/// What a node gets when it joins. It holds private keys: it travels inside TLS only, and is never shown.
+/// What a node gets when it joins. It holds private keys and is never shown; only a cluster that talks in plain text by
+/// an explicit setting sends it outside TLS.
 #[derive(Clone, PartialEq, Message)]
 pub struct JoinAnswer {
     /// The ledger's cluster id, 16 bytes.

@@ -1,7 +1,8 @@
 //! The server side of Raft: what a peer asks, answered by the Raft core.
 //!
-//! A message of an unknown kind or with malformed bytes is an error to its sender and nothing else. What a message may
-//! do is the Raft core's to judge: a node that was removed can ask, and is refused by vote and lease.
+//! A message of an unknown kind or with malformed bytes is an error to its sender and nothing else. What breaks a rule
+//! of Raft is refused before the Raft core sees it ([`super::judge`]); the rest is the core's to judge, by vote and
+//! lease, also for a node that was removed.
 
 use std::time::Duration;
 
@@ -43,6 +44,11 @@ impl ConsensusNode {
         matches!(kind, kind::APPEND..=kind::READ_INDEX)
     }
 
+    /// Whether only members are answered: what hands out entries, or what a leader alone can say.
+    pub const fn is_for_members(kind: u8) -> bool {
+        matches!(kind, kind::SEGMENT | kind::READ_INDEX)
+    }
+
     /// The longest body a message of this kind may have; it is refused before memory is set aside.
     pub const fn body_length_max(kind: u8) -> usize {
         match kind {
@@ -77,6 +83,7 @@ impl ConsensusNode {
                 let answer = answer.map_err(|error| failed(&error))?;
                 if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
                     self.contact.heard();
+                    self.transport.heard_leader();
                 }
                 Ok(rpc::encode_append_response(&answer))
             }

@@ -41,7 +41,8 @@ fn refuse(why: String) -> Judged {
 
 /// A term this cluster can have reached, as far as a node in term `known` can tell.
 pub(super) fn is_plausible_term(term: u64, known: u64) -> bool {
-    term <= TERM_MAX && term <= known.saturating_add(TERM_STEP_MAX)
+    // A node that has never taken part, as one that joins, has no term to measure by.
+    term <= TERM_MAX && (known == 0 || term <= known.saturating_add(TERM_STEP_MAX))
 }
 
 impl Judge {

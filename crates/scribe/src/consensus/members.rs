@@ -51,8 +51,8 @@ impl ConsensusNode {
     }
 
     /// Why this node is no member any more, once a leader has told it.
-    pub fn removed(&self) -> Option<&str> {
-        self.transport.removed()
+    pub fn removed(&self) -> Option<String> {
+        self.transport.removed().filter(|_| !self.is_leader())
     }
 
     /// Ends the pause before a peer that could not be reached is tried again.
@@ -89,6 +89,8 @@ impl ConsensusNode {
         metrics.state != ServerState::Leader
             || !confirmed
             || metrics.membership_config.get_node(&id).is_some()
+            // A removal that is not committed may never be.
+            || *metrics.membership_config.log_id() > metrics.local_committed
     }
 
     /// Whether `id` is a member, as far as this node knows; everybody is while there is no membership yet.
@@ -158,8 +160,13 @@ impl ConsensusNode {
     pub async fn promote(&self, id: NodeId) -> Result<(), ConsensusError> {
         let judged = self.judged();
         let member = find(&judged.members, id)?;
-        if member.voter {
+        if member.voter && judged.settled {
             return Ok(());
+        }
+        if member.voter {
+            return Err(ConsensusError::Unavailable(
+                "a change of the membership is under way".to_owned(),
+            ));
         }
         self.check_caught_up(member)?;
         check_majority(&judged.members, &[], &[id])?;
@@ -234,9 +241,11 @@ impl ConsensusNode {
     fn judged(&self) -> Judged {
         let metrics = self.metrics();
         let membership = &metrics.membership_config;
+        let joint = membership.membership().get_joint_config().len() > 1;
         Judged {
             members: self.members(),
-            joint: membership.membership().get_joint_config().len() > 1,
+            joint,
+            settled: !joint && *membership.log_id() <= metrics.local_committed,
             log_id: *membership.log_id(),
         }
     }
@@ -283,6 +292,8 @@ struct Judged {
     members: Vec<Member>,
     /// Whether a change is half done.
     joint: bool,
+    /// Whether the newest membership is committed and whole.
+    settled: bool,
     log_id: Option<LogIdOf<TypeConfig>>,
 }
 

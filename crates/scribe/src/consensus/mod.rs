@@ -214,7 +214,12 @@ impl ConsensusNode {
         let log_store = LogStore::new(store.log().clone());
         let state_machine = StateMachine::new(store.clone());
         let overrides = Overrides::default();
-        let network = NetworkFactory::new(node_id, transport.clone(), Arc::clone(&overrides));
+        let network = NetworkFactory::new(
+            node_id,
+            transport.clone(),
+            Arc::clone(&overrides),
+            store.log().clone(),
+        );
         let newest = network.newest_membership();
         let raft = Raft::new(node_id, Arc::new(config), network, log_store, state_machine)
             .await
@@ -719,6 +724,12 @@ fn write_error(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> Co
         )) => {
             ConsensusError::Unavailable("another change of the membership is under way".to_owned())
         }
+        RaftError::APIError(
+            ClientWriteError::LogEntryDiscarded(_) | ClientWriteError::PreconditionFailed(_),
+        ) => ConsensusError::Unavailable(
+            "the membership or leadership has just changed: the change may or may not have been made"
+                .to_owned(),
+        ),
         RaftError::APIError(error) => ConsensusError::Refused(error.to_string()),
         RaftError::Fatal(fatal) => fatal_error(&fatal),
     }

@@ -28,7 +28,7 @@ use openraft::raft::{
 };
 use openraft::type_config::alias::{SnapshotOf, VoteOf, WatchReceiverOf};
 use openraft::{OptionalSend, RaftMetrics};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use super::judge;
 use super::rpc::{self, MalformedMessage, kind};
@@ -36,6 +36,8 @@ use super::state_machine::SnapshotManifest;
 use super::type_config::{NodeId, PeerAddress, TypeConfig};
 use crate::limits;
 use crate::peer::{CallError, Lane, Pool, RefusalCode, Wait};
+use crate::store::frame::LogIndex;
+use crate::store::log::Log;
 
 /// Addresses known locally. They override what the membership says and never replace it as the truth.
 pub(super) type Overrides = Arc<RwLock<BTreeMap<NodeId, PeerAddress>>>;
@@ -75,7 +77,7 @@ pub struct Transport {
     /// Where peers reach this node, told to whoever is offered a snapshot.
     pub own_raft_addr: String,
     /// What a leader said when it refused this node for good.
-    removed: Arc<OnceLock<String>>,
+    removed: Arc<Mutex<Option<String>>>,
 }
 
 impl Transport {
@@ -89,8 +91,13 @@ impl Transport {
     }
 
     /// Why this node is no member any more, once it has heard so.
-    pub fn removed(&self) -> Option<&str> {
-        self.removed.get().map(String::as_str)
+    pub fn removed(&self) -> Option<String> {
+        self.removed.lock().clone()
+    }
+
+    /// A leader was heard, so this node is a member after all: the removal it was told of did not come to be.
+    pub(super) fn heard_leader(&self) {
+        *self.removed.lock() = None;
     }
 
     /// Remembers, and says once, that this node was removed.
@@ -99,7 +106,7 @@ impl Transport {
             code: RefusalCode::Removed,
             text,
         } = &error
-            && self.removed.set(text.clone()).is_ok()
+            && self.removed.lock().replace(text.clone()).is_none()
         {
             tracing::error!(reason = text, "this node was removed from the cluster");
         }
@@ -115,6 +122,7 @@ pub struct NetworkFactory {
     transport: Transport,
     overrides: Overrides,
     newest: NewestMembership,
+    log: Log,
 }
 
 /// The way to one peer for one purpose.
@@ -127,11 +135,17 @@ pub struct Network {
 }
 
 impl NetworkFactory {
-    pub(super) fn new(node_id: NodeId, transport: Transport, overrides: Overrides) -> Self {
+    pub(super) fn new(
+        node_id: NodeId,
+        transport: Transport,
+        overrides: Overrides,
+        log: Log,
+    ) -> Self {
         Self {
             node_id,
             transport,
             overrides,
+            log,
             newest: NewestMembership::default(),
         }
     }
@@ -208,7 +222,9 @@ impl Network {
         found: &VoteOf<TypeConfig>,
         own: VoteOf<TypeConfig>,
     ) -> Result<(), Failure> {
-        if judge::is_plausible_term(found.leader_id.term, own.leader_id.term) {
+        // An answer names a vote this node does not know; it cannot be this node's own, or it would lead unelected.
+        let own_name = found.leader_id.voted_for == self.factory.node_id && found > &own;
+        if judge::is_plausible_term(found.leader_id.term, own.leader_id.term) && !own_name {
             return Ok(());
         }
         let text = format!(
@@ -261,9 +277,30 @@ impl RaftNetworkV2<TypeConfig> for Network {
             Lane::Control => Wait::Deadline(option.hard_ttl()),
             _ => Wait::Progress(PROGRESS),
         };
+        // Nothing to send where something was asked for: a sealed entry that cannot be read. The stream is ended, so that
+        // the core can purge that entry and send a snapshot instead; as a heartbeat it would wait for the entry for ever.
+        let next = request.prev_log_id.map_or(0, |id| id.index + 1);
+        if self.lane == Lane::Replication
+            && request.entries.is_empty()
+            && self.factory.log.is_unreadable(LogIndex(next))
+        {
+            let text = format!("log entry {next} cannot be read; it is sent as a segment");
+            return Err(RPCError::Unreachable(Unreachable::from_string(text)));
+        }
         self.call(self.lane, kind::APPEND, rpc::encode_append(&request), wait)
             .await
             .and_then(|body| Ok(rpc::decode_append_response(&body)?))
+            .and_then(|response| match &response {
+                AppendEntriesResponse::HigherVote(vote) => {
+                    self.plausible(vote, request.vote)?;
+                    Ok(response)
+                }
+                // There is no entry before the first that could differ.
+                AppendEntriesResponse::Conflict if request.prev_log_id.is_none() => {
+                    Err(MalformedMessage("a conflict before the first log entry".to_owned()).into())
+                }
+                _ => Ok(response),
+            })
             .map_err(|failure| self.error(failure, RPCTypes::AppendEntries, option.hard_ttl()))
     }
 

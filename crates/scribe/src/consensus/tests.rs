@@ -470,7 +470,12 @@ async fn the_core_installs_a_snapshot_and_goes_on_with_entries() {
         let raft = openraft::Raft::new(
             2,
             Arc::new(config.validate().unwrap()),
-            super::network::NetworkFactory::new(1, super::Transport::default(), Default::default()),
+            super::network::NetworkFactory::new(
+                2,
+                super::Transport::default(),
+                Default::default(),
+                store.log().clone(),
+            ),
             log,
             StateMachine::new(store.clone()),
         )

@@ -188,6 +188,7 @@ impl Node {
         let consensus = &self.inner.consensus;
         let deadline = Instant::now() + ADMIN_TIMEOUT;
         let mut last = "no leader is known".to_owned();
+        let mut begun = false;
         while Instant::now() < deadline {
             let leadership = *self.inner.leadership.borrow();
             let answer = match leadership {
@@ -223,13 +224,24 @@ impl Node {
             };
             match answer.outcome {
                 admin::DONE => return Ok(answer),
+                // An earlier leader may have made the change, and this one calls it wrong because it is made.
+                admin::REFUSED if begun => {
+                    return Err(AdminError::Unavailable(format!(
+                        "leadership moved while the change was asked for, and the next leader says: {}; the change may \
+                         have been made, look at `scribe cluster status`",
+                        answer.text
+                    )));
+                }
                 admin::REFUSED => {
                     return Err(AdminError::Refused {
                         rule: answer.text,
                         hint: answer.hint,
                     });
                 }
-                _ => last = answer.text,
+                _ => {
+                    begun |= answer.begun;
+                    last = answer.text;
+                }
             }
             tokio::time::sleep(ADMIN_PAUSE).await;
         }
@@ -322,7 +334,10 @@ impl Node {
                 text,
                 ..AdminAnswer::default()
             },
-            Err(error) => AdminAnswer::unavailable(error.to_string()),
+            Err(error) => AdminAnswer {
+                begun: true,
+                ..AdminAnswer::unavailable(error.to_string())
+            },
         }
     }
 

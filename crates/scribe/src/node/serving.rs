@@ -78,6 +78,10 @@ impl Handler for Service {
                     _ => Err(refused("this lane is for joining only")),
                 };
             };
+            // Segments and read indexes come from a leader, whose membership is the newest.
+            if ConsensusNode::is_for_members(request.kind) && !consensus.knows(sender) {
+                return Err(refused(&no_member(sender)));
+            }
             if ConsensusNode::answers(request.kind) {
                 let answer = consensus
                     .answer(sender, request.kind, request.body, &request.progress)

@@ -43,14 +43,17 @@ impl Node {
         let mut jobs: Vec<Job> = writes.into_iter().map(Job::Write).collect();
         let deadline = Instant::now() + REQUEST_TIMEOUT;
         let mut results: Vec<UnitOutcome> = Vec::with_capacity(jobs.len());
+        // Whether an earlier try at the job of this place had an unknown outcome.
+        let mut unknown = vec![false; jobs.len()];
         let mut pause = PAUSES.0;
         loop {
-            let outcomes = self.append_once(jobs.clone(), deadline).await;
-            let settled = outcomes
-                .iter()
-                .zip(&jobs)
-                .rposition(|(outcome, job)| !self.is_worth_another_try(job, outcome))
-                .map_or(0, |last| last + 1);
+            let mut outcomes = self.append_once(jobs.clone(), deadline).await;
+            for (outcome, unknown) in outcomes.iter_mut().zip(&mut unknown) {
+                remember_unknown(outcome, unknown);
+            }
+            let settled = settled(&jobs, &outcomes, |job, outcome| {
+                self.is_worth_another_try(job, outcome)
+            });
             let goes_on = settled < jobs.len() && self.pause(&mut pause, deadline).await;
             if !goes_on {
                 results.extend(outcomes);
@@ -58,6 +61,7 @@ impl Node {
             }
             results.extend(outcomes.into_iter().take(settled));
             jobs.drain(..settled);
+            unknown.drain(..settled);
         }
         results
             .into_iter()
@@ -108,15 +112,17 @@ impl Node {
             return self.append_one_here(job).await;
         }
         if let Some(removed) = self.inner.consensus.removed() {
-            return Err(AppendError::Unavailable(removed.to_owned()));
+            return Err(AppendError::Unavailable(removed));
         }
         let deadline = Instant::now() + REQUEST_TIMEOUT;
         let mut pause = PAUSES.0;
+        let mut unknown = false;
         loop {
             let once = self.append_one(job.clone());
-            let outcome = tokio::time::timeout_at(deadline, once)
+            let mut outcome = tokio::time::timeout_at(deadline, once)
                 .await
                 .unwrap_or(Err(AppendError::UnknownOutcome));
+            remember_unknown(&mut outcome, &mut unknown);
             if !self.is_worth_another_try(&job, &outcome) || !self.pause(&mut pause, deadline).await
             {
                 return outcome;
@@ -237,10 +243,100 @@ impl Node {
     }
 }
 
+/// A try that was refused says nothing about an earlier one whose outcome is unknown: that may still come to be. Only a
+/// leader's judgement settles it, which looks at the idempotency key first.
+fn remember_unknown(outcome: &mut UnitOutcome, unknown: &mut bool) {
+    match outcome {
+        Err(AppendError::UnknownOutcome) => *unknown = true,
+        Err(
+            AppendError::NotLeader { .. }
+            | AppendError::Unavailable(_)
+            | AppendError::Overloaded { .. },
+        ) if *unknown => *outcome = Err(AppendError::UnknownOutcome),
+        _ => {}
+    }
+}
+
+/// How many jobs from the first on are settled: those up to the last one that is not tried again, and those refused
+/// before one that may have been written, which they must not overtake.
+fn settled(
+    jobs: &[Job],
+    outcomes: &[UnitOutcome],
+    again: impl Fn(&Job, &UnitOutcome) -> bool,
+) -> usize {
+    let mut settled = 0;
+    let mut refused = None;
+    for (place, (job, outcome)) in jobs.iter().zip(outcomes).enumerate() {
+        if !again(job, outcome) {
+            settled = place + 1;
+        } else if *outcome != Err(AppendError::UnknownOutcome) {
+            refused = Some(place);
+        } else if let Some(refused) = refused {
+            settled = settled.max(refused + 1);
+        }
+    }
+    settled
+}
+
 fn first_entry(appended: UnitAppended) -> Result<Appended, AppendError> {
     appended
         .into_entries()
         .into_iter()
         .next()
         .ok_or(AppendError::UnknownOutcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UNKNOWN: UnitOutcome = Err(AppendError::UnknownOutcome);
+
+    fn refused() -> UnitOutcome {
+        Err(AppendError::Unavailable("no leader".to_owned()))
+    }
+
+    fn full() -> UnitOutcome {
+        Err(AppendError::DiskFull)
+    }
+
+    #[test]
+    fn a_refusal_after_an_unknown_outcome_stays_unknown() {
+        let mut unknown = false;
+        let mut outcome = refused();
+        remember_unknown(&mut outcome, &mut unknown);
+        assert_eq!(outcome, refused(), "nothing was written before it");
+        let mut first = UNKNOWN;
+        remember_unknown(&mut first, &mut unknown);
+        for later in [
+            refused(),
+            Err(AppendError::NotLeader { leader: None }),
+            Err(AppendError::Overloaded { retry_after_ms: 1 }),
+        ] {
+            let mut outcome = later;
+            remember_unknown(&mut outcome, &mut unknown);
+            assert_eq!(outcome, UNKNOWN);
+        }
+        // The leader has looked for the idempotency key before it said so.
+        let mut outcome = full();
+        remember_unknown(&mut outcome, &mut unknown);
+        assert_eq!(outcome, full());
+    }
+
+    #[test]
+    fn only_what_nothing_was_written_behind_is_tried_again() {
+        let job = Job::System {
+            subtype: 1,
+            body: bytes::Bytes::new(),
+        };
+        let count = |outcomes: &[UnitOutcome]| {
+            let jobs = vec![job.clone(); outcomes.len()];
+            settled(&jobs, outcomes, |_, outcome| *outcome != full())
+        };
+        assert_eq!(count(&[refused(), refused()]), 0);
+        assert_eq!(count(&[refused(), full(), refused()]), 2);
+        assert_eq!(count(&[UNKNOWN, UNKNOWN, refused()]), 0);
+        assert_eq!(count(&[refused(), UNKNOWN, refused()]), 1);
+        assert_eq!(count(&[full(), refused(), UNKNOWN, refused()]), 2);
+    }
 }

@@ -133,6 +133,12 @@ impl Log {
         state.unreadable = state.unreadable.max(Some(last));
         true
     }
+
+    /// Whether the frame at `index` is at or before one that was marked so.
+    pub fn is_unreadable(&self, index: LogIndex) -> bool {
+        let unreadable = self.inner.state.lock().unreadable;
+        unreadable.is_some_and(|last| index <= last.index)
+    }
 }
 
 impl Inner {
