@@ -1,7 +1,7 @@
 //! The server side of Raft: what a peer asks, answered by the Raft core.
 //!
 //! A message of an unknown kind or with malformed bytes is an error to its sender and nothing else. What breaks a rule
-//! of Raft is refused before the Raft core sees it ([`super::judge`]); the rest is the core's to judge, by vote and
+//! of Raft is refused before the Raft core sees it (`judge`); the rest is the core's to judge, by vote and
 //! lease, also for a node that was removed.
 
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Agrees on a tree head, then signs it, then makes it public: in that order, always.
 //!
 //! The leader takes the applied tree size, which is always on a transaction boundary, recomputes the root hash from the
-//! stored tree, and asks every voter for the root it finds and its cosignature ([`agree`]). When a majority has the same
+//! stored tree, and asks every voter for the root it finds and its cosignature (`agree`). When a majority has the same
 //! root it proposes the head through Raft, and when that is applied every node has compared it with its own tree. Only
 //! then does the ledger key sign, and before a signature leaves a node the signed head is durable in its key directory.
 //! A head once signed is never contradicted: the root at the last signed size is recomputed first.

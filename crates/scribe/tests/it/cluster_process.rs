@@ -520,3 +520,55 @@ async fn up_runs_a_cluster_that_outlives_its_leader() {
     assert!(members.iter().all(|member| member.reachable), "{members:?}");
     stop(&mut up);
 }
+
+/// Memory the process has now.
+fn resident_bytes(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .unwrap();
+    let kilobytes: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kilobytes * 1_024
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_on_the_raft_port_cost_no_memory_and_stop_nothing() {
+    let cluster = Processes::start().await;
+    let leader = cluster.leader().await;
+    let client = cluster.client(leader);
+    client.put("before", "value").send().await.unwrap();
+    let address = cluster.node(leader).raft_addr.clone();
+    let pid = cluster.node(leader).pid();
+    let before = resident_bytes(pid);
+    let random: Vec<u8> = (0..64 * 1_024).map(|_| rand::rng().random()).collect();
+    let openings: [Vec<u8>; 5] = [
+        random,
+        // Half a TLS record.
+        vec![0x16, 3, 1, 2, 0, 1],
+        // A TLS record, and a message in it, that declare as much as they can.
+        vec![0x16, 3, 1, 0xff, 0xff, 1, 0xff, 0xff, 0xff],
+        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        // A frame of the plain protocol that declares 4 GiB.
+        vec![0xff, 0xff, 0xff, 0xff, 1, 1],
+    ];
+    // Held open, all of them, for as long as the node lets them.
+    let mut held = Vec::new();
+    for opening in openings.iter().cycle().take(400) {
+        let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+        // The node may have closed it already.
+        let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, opening).await;
+        held.push(stream);
+        if held.len() % 50 == 0 {
+            client.put("meanwhile", "value").send().await.unwrap();
+        }
+    }
+    let grown = resident_bytes(pid).saturating_sub(before);
+    assert!(
+        grown < 64 << 20,
+        "{grown} bytes for {} strangers",
+        held.len()
+    );
+    cluster.all_ready().await;
+    assert_eq!(cluster.leader().await, leader, "nobody lost touch over it");
+}

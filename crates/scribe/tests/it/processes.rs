@@ -141,6 +141,10 @@ impl NodeProcess {
         (output.status.code().unwrap(), said)
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
     pub fn is_running(&self) -> bool {
         self.child.is_some()
     }
@@ -154,7 +158,7 @@ impl NodeProcess {
 
     /// SIGTERM, and waits until it has ended.
     pub async fn terminate(&mut self) -> ExitStatus {
-        let pid = self.child.as_ref().unwrap().id();
+        let pid = self.pid();
         signal(pid, "TERM");
         let mut status = None;
         let child = self.child.as_mut().unwrap();
