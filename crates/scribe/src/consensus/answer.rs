@@ -44,9 +44,10 @@ impl ConsensusNode {
         matches!(kind, kind::APPEND..=kind::READ_INDEX)
     }
 
-    /// Whether only members are answered: what hands out entries, or what a leader alone can say.
-    pub const fn is_for_members(kind: u8) -> bool {
-        matches!(kind, kind::SEGMENT | kind::READ_INDEX)
+    /// Whether a node this one does not know as a member is answered: messages that carry Raft on, and none that hands
+    /// out entries or says what a leader alone can say.
+    pub const fn is_for_anyone(kind: u8) -> bool {
+        Self::answers(kind) && !matches!(kind, kind::SEGMENT | kind::READ_INDEX)
     }
 
     /// The longest body a message of this kind may have; it is refused before memory is set aside.

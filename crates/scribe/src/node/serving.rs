@@ -78,8 +78,10 @@ impl Handler for Service {
                     _ => Err(refused("this lane is for joining only")),
                 };
             };
-            // Segments and read indexes come from a leader, whose membership is the newest.
-            if ConsensusNode::is_for_members(request.kind) && !consensus.knows(sender) {
+            // A connection outlives a removal: who asks is looked at each time. What only carries Raft on is judged by
+            // Raft, because a node that lags may not know the newest member yet; the rest is a leader's to answer, whose
+            // membership is the newest, or can wait.
+            if !ConsensusNode::is_for_anyone(request.kind) && !consensus.knows(sender) {
                 return Err(refused(&no_member(sender)));
             }
             if ConsensusNode::answers(request.kind) {
@@ -95,13 +97,6 @@ impl Handler for Service {
             let Some(inner) = node.upgrade() else {
                 return Err(unavailable("the node is stopping".to_owned()));
             };
-            // A connection outlives a removal: who asks is looked at each time. Raft's own messages are judged by Raft,
-            // because a node that lags may not know the newest member yet.
-            if !consensus.knows(sender) {
-                return Err(refused(&format!(
-                    "node {sender} is not a member of this ledger"
-                )));
-            }
             answer(&Node { inner }, sender, request).await
         })
     }

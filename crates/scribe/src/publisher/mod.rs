@@ -271,6 +271,18 @@ impl Shared {
         Ok(root.map_err(std::io::Error::other)??)
     }
 
+    /// Whether the leader may sign a head of this size: `false` if another leader had a larger one signed here since the
+    /// size was taken, which covers it. A larger one than all that is applied means that entries are missing.
+    async fn may_sign(&self, size: TreeSize) -> Result<bool, SignError> {
+        match self.check_last_signed(size).await {
+            Ok(()) => Ok(true),
+            Err(SignError::Behind { signed, .. }) if self.store.applied().tree_size >= signed => {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// A head once signed is never contradicted: the root at the last signed size is recomputed first.
     async fn check_last_signed(&self, size: TreeSize) -> Result<(), SignError> {
         let last =
@@ -461,16 +473,8 @@ impl Task {
         }
         {
             let _signing = shared.signing.lock().await;
-            match shared.check_last_signed(size).await {
-                Ok(()) => {}
-                // Another leader had a larger head signed here since this one's size was taken: nothing is lost, and
-                // nothing smaller is to be signed. With everything applied it would mean that entries are missing.
-                Err(SignError::Behind { signed, .. })
-                    if shared.store.applied().tree_size >= signed =>
-                {
-                    return Ok(());
-                }
-                Err(error) => return Err(error),
+            if !shared.may_sign(size).await? {
+                return Ok(());
             }
         }
         // Recomputed from the stored tree, not taken from a running sum: a bit that flipped in memory must not be
@@ -523,14 +527,9 @@ impl Task {
         let shared = &self.shared;
         let keys_error = |error: &dyn std::fmt::Display| SignError::Keys(error.to_string());
         let _signing = shared.signing.lock().await;
-        match shared.check_last_signed(size).await {
-            Ok(()) => {}
-            // Leadership moved while this head was agreed on, and the next leader had a larger one signed here: it
-            // covers this one.
-            Err(SignError::Behind { signed, .. }) if shared.store.applied().tree_size >= signed => {
-                return Ok(None);
-            }
-            Err(error) => return Err(error),
+        // Leadership may have moved while this head was agreed on.
+        if !shared.may_sign(size).await? {
+            return Ok(None);
         }
         shared.record_signed(size, root).await?;
         let checkpoint = Checkpoint::new(shared.keys.origin.clone(), size, root);
