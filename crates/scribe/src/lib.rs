@@ -32,4 +32,5 @@ pub mod roster;
 pub mod sequencer;
 pub mod store;
 pub mod units;
+pub mod witness;
 pub mod world;

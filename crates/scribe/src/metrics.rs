@@ -353,6 +353,14 @@ fn answers(out: &mut String, stats: &ServerStats) {
     );
 }
 
+/// A label's value, escaped.
+pub(crate) fn label(value: &str) -> String {
+    value
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+}
+
 /// One metric with a value for each value of a label, or without a label if that has no name. Nothing at all if there
 /// are no values.
 fn family<T: std::fmt::Display>(

@@ -22,6 +22,7 @@ mod serve;
 mod transfer;
 mod verify;
 mod watch;
+mod witness;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
@@ -87,6 +88,7 @@ enum Verb {
     Export(Box<export::Arguments>),
     Repair(Box<repair::Arguments>),
     Cluster(Box<cluster::Arguments>),
+    Witness(Box<witness::Arguments>),
     Keygen(keygen::Arguments),
     Bench(bench::Arguments),
     CheckConfig(Box<check_config::Arguments>),
@@ -135,6 +137,7 @@ async fn run(verb: Verb) -> Result<(), Failure> {
         Verb::Export(arguments) => export::run(*arguments).await,
         Verb::Repair(arguments) => repair::run(*arguments).await,
         Verb::Cluster(arguments) => cluster::run(*arguments).await,
+        Verb::Witness(arguments) => witness::run(*arguments).await,
         Verb::Keygen(arguments) => keygen::run(arguments),
         Verb::Bench(arguments) => bench::run(arguments).await,
         Verb::CheckConfig(arguments) => check_config::run(*arguments),

@@ -342,7 +342,7 @@ fn unavailable(error: std::io::Error) -> Failure {
 }
 
 /// SIGHUP, which is caught from now on.
-fn hangup_signal() -> Result<Signal, Failure> {
+pub(super) fn hangup_signal() -> Result<Signal, Failure> {
     signal(SignalKind::hangup()).map_err(unavailable)
 }
 
