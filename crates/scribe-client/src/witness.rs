@@ -165,9 +165,10 @@ impl Witness {
     ) -> Result<Cosignature, NoCosignature> {
         let body = request.to_text()?;
         let asked = tokio::time::timeout(self.timeout, self.ask(body));
-        let (status, content_type, body) = asked.await.map_err(|_| TransportError::TimedOut {
-            timeout_ms: u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX),
-        })??;
+        let (status, content_type, body) =
+            asked.await.map_err(|_| TransportError::TimedOut {
+                timeout_ms: u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX),
+            })??;
         match Answer::parse(status, content_type.as_deref(), &body)? {
             Answer::Cosigned(signatures) => {
                 let text = &request.checkpoint.note().text;

@@ -191,6 +191,7 @@ impl Args for SettingArgs {
                 Kind::Bytes => arg.value_name("SIZE"),
                 Kind::Duration => arg.value_name("DURATION"),
                 Kind::Count => arg.value_name("N"),
+                Kind::List => arg.value_name("TEXT").action(ArgAction::Append),
             };
             command = command.arg(arg);
         }
@@ -212,8 +213,10 @@ impl FromArgMatches for SettingArgs {
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         self.file = matches.get_one::<PathBuf>("config").cloned();
         for setting in SETTINGS {
-            if let Some(value) = matches.get_one::<String>(setting.name) {
-                self.flags.insert(setting.name, value.clone());
+            if let Some(values) = matches.get_many::<String>(setting.name) {
+                let values: Vec<&str> = values.map(String::as_str).collect();
+                // All but a list have one.
+                self.flags.insert(setting.name, values.join("\n"));
             }
         }
         Ok(())

@@ -198,6 +198,7 @@ pub(super) fn node_options(config: &Config) -> NodeOptions {
         origin: config.origin.clone(),
         value_length_max: config.value_length_max,
         publish_interval_ms: config.publish_interval_ms,
+        witnesses: config.witnesses.clone(),
         disk_reserve_bytes: config.disk_reserve_bytes,
         index_cache_bytes: config.index_cache_bytes,
         entry_cache_bytes: config.entry_cache_bytes,

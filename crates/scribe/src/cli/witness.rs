@@ -93,11 +93,8 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let tls = certificate(&arguments)?;
     let options = options(&arguments)?;
     let listener = http::bind_at(arguments.http_addr).await.map_err(|error| {
-        Failure::user(format!(
-            "cannot listen on {}: {error}",
-            arguments.http_addr
-        ))
-        .hint("another one may be running; --http-addr 127.0.0.1:0 takes any free port")
+        Failure::user(format!("cannot listen on {}: {error}", arguments.http_addr))
+            .hint("another one may be running; --http-addr 127.0.0.1:0 takes any free port")
     })?;
     let address = listener.local_addr();
     let witness = tokio::task::spawn_blocking(move || Witness::open(options))
@@ -210,7 +207,9 @@ fn announce(arguments: &Arguments, witness: &Witness, url: &str) -> Result<(), F
     let key = witness.verifier_key().to_text();
     let mut logs = String::new();
     for (origin, size) in witness.sizes() {
-        logs.push_str(&format!("\n  follows     {origin}, cosigned up to size {size}"));
+        logs.push_str(&format!(
+            "\n  follows     {origin}, cosigned up to size {size}"
+        ));
     }
     say(format_args!(
         "scribe witness {version} is ready

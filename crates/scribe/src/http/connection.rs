@@ -424,10 +424,7 @@ async fn greet_by_tls(
             drive(stream, server, watch, connections).await;
         }
         Err(error) => {
-            server
-                .metrics()
-                .handshakes_failed
-                .fetch_add(1, Relaxed);
+            server.metrics().handshakes_failed.fetch_add(1, Relaxed);
             tracing::debug!(%error, "a TLS handshake failed");
         }
     }

@@ -27,8 +27,8 @@ impl Floors {
     /// The file cannot be read, or is not what [`Floors::store`] writes.
     pub fn load(key_dir: &Path) -> Result<Floors, String> {
         let path = file(key_dir);
-        let text = read_private(&path, limits::WITNESSED_LENGTH_MAX)
-            .map_err(|error| error.to_string())?;
+        let text =
+            read_private(&path, limits::WITNESSED_LENGTH_MAX).map_err(|error| error.to_string())?;
         let Some(text) = text else {
             return Ok(Floors::default());
         };

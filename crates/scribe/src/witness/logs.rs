@@ -41,8 +41,9 @@ pub fn parse_logs<'a>(
             Some((key, origin)) => (key, Some(origin.trim())),
             None => (line, None),
         };
-        let key = VerifierKey::parse(key)
-            .map_err(|error| format!("a log is `<verifier key> [<origin>]`, found `{line}`: {error}"))?;
+        let key = VerifierKey::parse(key).map_err(|error| {
+            format!("a log is `<verifier key> [<origin>]`, found `{line}`: {error}")
+        })?;
         if key.key_type() != KeyType::Ed25519 {
             return Err(format!(
                 "a log signs with a key of type 0x01, `{}` has type 0x{:02x}",
@@ -126,7 +127,10 @@ mod tests {
         for (lines, expected) in [
             (vec![], "at least one log"),
             (vec!["# none"], "at least one log"),
-            (vec!["example.com/a"], "a log is `<verifier key> [<origin>]`"),
+            (
+                vec!["example.com/a"],
+                "a log is `<verifier key> [<origin>]`",
+            ),
             (vec![cosigner.as_str()], "type 0x04"),
             (vec![damaged.as_str(), "x+y"], "a log is"),
         ] {
