@@ -91,6 +91,7 @@ impl Handler for Service {
                 return match answer {
                     Ok(parts) => Ok(Response { parts }),
                     Err(AnswerError::Failed(text)) => Err(unavailable(text)),
+                    Err(AnswerError::Refused(error)) => Err(refused(&error.to_string())),
                     Err(error) => Err(malformed(&error)),
                 };
             }
