@@ -183,6 +183,9 @@ impl Node {
                 .map_err(|error| listen_error(&node.inner.options.raft_addr, &error))?;
             *node.inner.raft_server.lock() = Some(server);
             node.spawn(upkeep::bootstrap(Arc::downgrade(&node.inner)));
+            node.spawn(upkeep::part_with_those_who_left(Arc::downgrade(
+                &node.inner,
+            )));
         } else {
             upkeep::lead(&node).await?;
         }

@@ -8,6 +8,7 @@ mod cli_offline;
 mod cluster;
 mod cluster_network;
 mod cluster_process;
+mod cluster_removed;
 mod cluster_segments;
 mod crash;
 mod damage;
