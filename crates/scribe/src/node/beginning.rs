@@ -9,8 +9,9 @@ use scribe_proof::leaf::SystemKind;
 use tokio::sync::oneshot;
 
 use super::{NodeOptions, StartError, outcome};
-use crate::cluster::files::{ClusterFiles, hex};
+use crate::cluster::files::ClusterFiles;
 use crate::consensus::{ConsensusError, NodeId};
+use crate::hex::Hex;
 use crate::keys::{KeyDir, Keys, LastSigned};
 use crate::limits;
 use crate::roster::{key_body, system_entries};
@@ -69,9 +70,9 @@ pub(super) fn identity(
             rule: format!(
                 "the data directory is of node {} of cluster {}, the key directory of node {} of cluster {}",
                 found.node_id,
-                hex(&found.cluster_id),
+                Hex(&found.cluster_id),
                 expected.node_id,
-                hex(&expected.cluster_id)
+                Hex(&expected.cluster_id)
             ),
             hint: "each node keeps its own two directories: a copy of another node's data is no new node; give it \
                    empty directories and a join token"

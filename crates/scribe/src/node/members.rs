@@ -8,11 +8,12 @@ use prost::Message as _;
 use tokio::time::Instant;
 
 use super::{Node, REQUEST_TIMEOUT, serving};
-use crate::cluster::files::{CERTIFICATE_VALIDITY, FilesError, hex};
+use crate::cluster::files::{CERTIFICATE_VALIDITY, FilesError};
 use crate::cluster::wire::{
     AdminAnswer, AdminRequest, JoinAnswer, JoinRequest, StatusAnswer, admin, kind, parts,
 };
 use crate::consensus::{ConsensusError, Leadership, Member, NodeId, PeerAddress};
+use crate::hex::hex;
 use crate::peer::{
     CallError, JoinToken, Lane, Redeem, Server, ServerStats, TokenBook, TokenError, Wait,
 };

@@ -29,7 +29,6 @@ mod socket;
 pub mod tls;
 pub mod token;
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -346,13 +345,4 @@ pub trait Handler: Send + Sync + 'static {
 
     /// Longest body of a kind. Never more than [`crate::limits::PEER_BODY_LENGTH_MAX`] is read.
     fn body_length_max(&self, lane: Lane, kind: u8) -> usize;
-}
-
-/// Hexadecimal, as in certificates.
-pub(super) struct Hex<'a>(pub &'a [u8]);
-
-impl fmt::Display for Hex<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
 }
