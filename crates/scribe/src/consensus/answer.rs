@@ -167,7 +167,7 @@ impl ConsensusNode {
             Lane::Control,
             kind::READ_INDEX,
             Vec::new(),
-            Wait::Deadline(Duration::from_millis(limits::READ_INDEX_TIMEOUT_MS)),
+            self.transport.request(),
         );
         let body = tokio::select! {
             answer = call => answer.map_err(|error| unavailable(&error))?,
