@@ -11,6 +11,12 @@ use crate::limits;
 /// First keepalive probe after this long without data, and the pause between probes.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
+/// Bytes the kernel takes ahead of what it has sent. Left to itself it takes megabytes, and then nothing until a third of
+/// them has left: on a link of 1 Mbit/s that is longer than a connection may stand still. Much less would cost wake-ups
+/// on a fast one.
+#[cfg(target_os = "linux")]
+const UNSENT_MAX: u32 = 256 * 1_024;
+
 /// Frames are sent whole, so nothing is gained by the kernel waiting for more; and a host that vanished is noticed by
 /// the kernel even while nothing is sent.
 pub(super) fn prepare(stream: &TcpStream, unacknowledged_max: Duration) {
@@ -26,6 +32,8 @@ pub(super) fn prepare(stream: &TcpStream, unacknowledged_max: Duration) {
             stream,
             u32::try_from(unacknowledged_max.as_millis()).unwrap_or(u32::MAX),
         )?;
+        #[cfg(target_os = "linux")]
+        socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_MAX)?;
         #[cfg(not(target_os = "linux"))]
         let _ = unacknowledged_max;
         Ok(())
