@@ -62,7 +62,7 @@ use metrics::{HttpMetrics, Route};
 use crate::limits;
 use crate::node::Node;
 
-pub use tls::{HttpTls, HttpTlsError, certificate_expires_ms};
+pub use tls::{HttpTls, HttpTlsError, TlsTarget, certificate_expires_ms};
 
 /// Connections the kernel keeps for us while we are busy.
 const LISTEN_BACKLOG: u32 = 4_096;
