@@ -33,4 +33,5 @@ pub mod roster;
 pub mod sequencer;
 pub mod store;
 pub mod units;
+pub mod witness;
 pub mod world;

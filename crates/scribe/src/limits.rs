@@ -190,6 +190,27 @@ pub const PEER_JOIN_LIFETIME_MS: u64 = 60_000;
 pub const PEER_HANDSHAKES_MAX: usize = 64;
 /// How long requests at work may take to finish when the server stops or a connection ends in order.
 pub const PEER_DRAIN_MS: u64 = 2_000;
+/// Outside witnesses a node submits to: each costs a request per checkpoint, and a signature line in each receipt.
+pub const WITNESSES_MAX: usize = 16;
+/// How long an outside witness may take to answer, from the connection to the end of its answer.
+pub const WITNESS_TIMEOUT_MS: u64 = 10_000;
+/// First pause before a witness that failed is asked again; each further one is twice as long …
+pub const WITNESS_BACKOFF_MIN_MS: u64 = 500;
+/// … up to this.
+pub const WITNESS_BACKOFF_MAX_MS: u64 = 60_000;
+/// Logs one witness follows: each has a file and a lock.
+pub const WITNESS_LOGS_MAX: usize = 1_024;
+/// Keys trusted to sign for one log: two while it replaces its key, and room for another kind.
+pub const WITNESS_KEYS_PER_LOG_MAX: usize = 8;
+/// Signed requests for one log that a witness holds at once: they are decided one after another.
+pub const WITNESS_WAITING_PER_LOG_MAX: usize = 16;
+/// Requests a witness holds at once, whoever sent them.
+pub const WITNESS_REQUESTS_MAX: usize = 256;
+/// `witnessed` beside a witness's key: a line of 86 bytes for every log it ever followed.
+pub const WITNESSED_LENGTH_MAX: u64 = MIB as u64;
+/// File with the logs a witness follows.
+pub const WITNESS_LOGS_LENGTH_MAX: u64 = MIB as u64;
+
 /// Free disk space below which client writes are refused (507) while reads and replication go on.
 pub const DISK_RESERVE_BYTES: u64 = 256 * MIB as u64;
 

@@ -199,6 +199,7 @@ pub(super) fn node_options(config: &Config) -> NodeOptions {
         origin: config.origin.clone(),
         value_length_max: config.value_length_max,
         publish_interval_ms: config.publish_interval_ms,
+        witnesses: config.witnesses.clone(),
         disk_reserve_bytes: config.disk_reserve_bytes,
         index_cache_bytes: config.index_cache_bytes,
         entry_cache_bytes: config.entry_cache_bytes,
@@ -349,7 +350,7 @@ fn unavailable(error: std::io::Error) -> Failure {
 }
 
 /// SIGHUP, which is caught from now on.
-fn hangup_signal() -> Result<Signal, Failure> {
+pub(super) fn hangup_signal() -> Result<Signal, Failure> {
     signal(SignalKind::hangup()).map_err(unavailable)
 }
 

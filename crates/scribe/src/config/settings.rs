@@ -23,6 +23,8 @@ pub enum Kind {
     Duration,
     /// A whole number.
     Count,
+    /// Several texts: an array in the file, a flag for each, lines in a variable.
+    List,
 }
 
 /// One thing that can be set.
@@ -257,6 +259,14 @@ pub const SETTINGS: &[Setting] = &[
         "1s",
         (10, HOUR_MS),
         "how often a checkpoint is signed while there are new entries",
+    ),
+    setting(
+        "witness",
+        "--witness",
+        Kind::List,
+        "",
+        ANY,
+        "an outside witness that cosigns checkpoints, as `<verifier key> <URL>`; can be repeated, the same on every node",
     ),
     setting(
         "disk_reserve",

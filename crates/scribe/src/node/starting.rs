@@ -135,6 +135,7 @@ impl Node {
             options.key_dir.clone(),
             options.world.clone(),
             Duration::from_millis(options.publish_interval_ms),
+            options.witnesses.clone(),
         );
         let disk_task = watch_disk(
             store.clone(),

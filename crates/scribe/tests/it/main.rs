@@ -36,4 +36,8 @@ mod processes;
 mod support;
 mod test_cluster;
 mod test_ledger;
+mod test_witness;
 mod tidy;
+mod witness_cluster;
+mod witness_process;
+mod witness_server;
