@@ -101,6 +101,12 @@ pub struct Config {
     pub election_timeout_min_ms: u64,
     /// Longest such silence.
     pub election_timeout_max_ms: u64,
+    /// How long connecting to another node may take, for each of its addresses.
+    pub peer_connect_ms: u64,
+    /// How long another node may take to answer a small request.
+    pub peer_request_ms: u64,
+    /// How long entries or segments on their way may stand still.
+    pub peer_progress_ms: u64,
     /// How fast sealed segments are fetched from other nodes; 0: no limit.
     pub snapshot_bytes_per_second: u64,
     /// Name of a new ledger; `None`: made from the key.
@@ -294,6 +300,9 @@ pub fn resolve(
         heartbeat_interval_ms: values.number("heartbeat_interval")?,
         election_timeout_min_ms: values.election_timeout_min()?,
         election_timeout_max_ms: values.election_timeout_max()?,
+        peer_connect_ms: values.number("peer_connect_timeout")?,
+        peer_request_ms: values.number("peer_request_timeout")?,
+        peer_progress_ms: values.number("peer_progress_timeout")?,
         snapshot_bytes_per_second: values.number("snapshot_bytes_per_second")?,
         origin: values.origin()?,
         value_length_max: usize::try_from(values.number("value_length_max")?)

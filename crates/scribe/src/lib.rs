@@ -19,6 +19,7 @@ pub mod cluster;
 pub mod config;
 pub mod consensus;
 pub mod error;
+pub mod hex;
 pub mod http;
 pub mod keys;
 pub mod ledger;

@@ -50,10 +50,15 @@ pub const APPEND_FRAMES_MAX: usize = 4_096;
 pub const JOINS_AT_ONCE_MAX: usize = 2;
 /// Piece of a segment file fetched from a peer at once: what is lost when a transfer is cut short.
 pub const SEGMENT_PIECE_LENGTH: usize = MIB;
-/// How long an append or a piece of a segment may stand still before the connection counts as dead.
+/// How long an append or a piece of a segment may stand still before the connection counts as dead, unless it is set.
 pub const PEER_PROGRESS_MS: u64 = 10_000;
-/// How long a follower waits for the leader's read index.
-pub const READ_INDEX_TIMEOUT_MS: u64 = 2_000;
+/// How long a node waits for another one's answer to a small request, such as a follower for the leader's read index,
+/// unless it is set.
+pub const PEER_REQUEST_MS: u64 = 2_000;
+/// How long connecting to one address of a node may take, unless it is set.
+pub const PEER_CONNECT_MS: u64 = 2_000;
+/// Addresses of a node's name that are tried, in the order the system gives them.
+pub const PEER_ADDRESSES_MAX: usize = 8;
 /// How long writes carried to a node may still be answered by it after another node is known to lead: enough for one
 /// that handed leadership over to answer what it had, short for one that cannot be reached.
 pub const FORMER_LEADER_GRACE_MS: u64 = 1_000;

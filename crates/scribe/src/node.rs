@@ -7,6 +7,7 @@
 mod background;
 mod beginning;
 mod entry;
+mod handing_over;
 mod members;
 mod serving;
 mod starting;
@@ -54,6 +55,7 @@ use crate::world::World;
 pub use background::ScrubStats;
 pub use beginning::IMPORTING_FILE;
 pub use entry::Entry;
+pub use handing_over::HandedOver;
 pub use members::{AdminError, Change, MemberStatus};
 
 pub use crate::consensus::HealthStatus;

@@ -58,6 +58,9 @@ fn the_defaults_are_the_limits() {
     assert_eq!(config.disk_reserve_bytes, limits::DISK_RESERVE_BYTES);
     assert_eq!(config.index_cache_bytes, limits::INDEX_CACHE_BYTES);
     assert_eq!(config.entry_cache_bytes, limits::ENTRY_CACHE_BYTES);
+    assert_eq!(config.peer_connect_ms, limits::PEER_CONNECT_MS);
+    assert_eq!(config.peer_request_ms, limits::PEER_REQUEST_MS);
+    assert_eq!(config.peer_progress_ms, limits::PEER_PROGRESS_MS);
     assert_eq!(config.http_addr, "127.0.0.1:8001".parse().unwrap());
     assert_eq!(config.origin, None);
 }

@@ -63,7 +63,7 @@ use metrics::{HttpMetrics, Route};
 use crate::limits;
 use crate::node::Node;
 
-pub use tls::{HttpTls, HttpTlsError, certificate_expires_ms};
+pub use tls::{HttpTls, HttpTlsError, TlsTarget, certificate_expires_ms};
 pub use witness::serve_witness;
 
 /// Connections the kernel keeps for us while we are busy.
