@@ -2,6 +2,7 @@
 
 mod append;
 mod cli_cluster_files;
+mod cli_export_tiles;
 mod cli_help;
 mod cli_node;
 mod cli_offline;
