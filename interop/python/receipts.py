@@ -9,6 +9,7 @@ a line per check; exit 1 at the first verifier that says otherwise.
 """
 import base64
 import concurrent.futures
+import hashlib
 import json
 import os
 import pathlib
@@ -16,7 +17,8 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-OTHER_LEDGER = "scribe.invalid/other+{id}+{key}"
+# Somebody's public key: RFC 8032, 7.1, test 1.
+STRANGER = bytes.fromhex("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a")
 
 
 def shown(key):
@@ -39,13 +41,19 @@ def flip(extra, at):
     return base64.b64encode(bytes(data)).decode()
 
 
+def verifier_key(name, kind):
+    """The stranger's key under this name."""
+    raw = bytes([kind]) + STRANGER
+    key_id = hashlib.sha256(name.encode() + b"\n" + raw).hexdigest()[:8]
+    return f"{name}+{key_id}+{base64.b64encode(raw).decode()}"
+
+
 def tampered(text, nodes_needed):
     """The receipt with one thing changed each time."""
     lines = text.split("\n")
     blank = lines.index("")
     extra = lines[1].removeprefix("extra ")
     raw = base64.b64decode(extra)
-    leaf_length = int.from_bytes(raw[1:3], "big")
 
     def changed(line, new):
         return "\n".join(lines[:line] + ([new] if new is not None else []) + lines[line + 1:])
@@ -120,8 +128,7 @@ def build(work):
             data[len(data) // 2] ^= 1
             wrong.write_bytes(bytes(data))
             add(f"{name}: another value", text, "mismatch", key, str(wrong))
-    full = next(e for e in entries if e.get("value") and pathlib.Path(e["value"]).stat().st_size == 4
-                or base64.b64decode(e["key_base64"]).startswith(b"tx/"))
+    full = next(entry for entry in entries if base64.b64decode(entry["key_base64"]).startswith(b"tx/"))
     key, value = base64.b64decode(full["key_base64"]), full["value"]
     text = pathlib.Path(full["receipt"]).read_text()
     for what, changed in tampered(text, needed):
@@ -131,26 +138,22 @@ def build(work):
     for what, changed in opening_tampered(text):
         assert changed != text, what
         add(what, changed, "mismatch", key, value)
-    second = next(e for e in entries if e is not full)
+    # Signed by all who must, for another size.
     head, note = text.split("\n\n", 1)
-    _, other_note = pathlib.Path(second["receipt"]).read_text().split("\n\n", 1)
-    if other_note.split("\n")[1] != note.split("\n")[1]:
-        add("the checkpoint of another size", f"{head}\n\n{other_note}", "mismatch", key)
+    older = next(file.read_text() for file in sorted((work / "checkpoints").iterdir())
+                 if int(file.read_text().split("\n")[1]) > full["index"])
+    if older.split("\n")[1] == note.split("\n")[1]:
+        sys.exit("receipts: there is no other checkpoint that covers the entry")
+    add("the checkpoint of another size", f"{head}\n\n{older}", "mismatch", key)
     for what, garbage in {"nothing": b"", "no text": bytes(range(256)), "another text": b"hello\n\nworld\n"}.items():
         add(what, garbage, "mismatch", key)
-    import verify_receipt as independent
-    public = bytes.fromhex("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a")  # RFC 8032, test 1
-    for name in ("scribe.invalid/other", vkey.split("+")[0]):
-        raw = b"\1" + public
-        stranger = f"{name}+{independent.sha256(name.encode(), chr(10).encode(), raw)[:4].hex()}+{base64.b64encode(raw).decode()}"
-        add("a stranger's key" + (" under the ledger's name" if name in vkey else ""), text, "mismatch", key, value, stranger)
-    demanding = policy + "".join(
-        f"witness w{at} w{at}+{independent.sha256(f'w{at}'.encode(), chr(10).encode(), bytes([4]) + public)[:4].hex()}+"
-        f"{base64.b64encode(bytes([4]) + public).decode()}\n" for at in range(1))
-    lines = [line for line in demanding.splitlines() if not line.startswith("quorum ")]
+    add("a stranger's key", text, "mismatch", key, value, verifier_key("scribe.invalid/other", 1))
+    add("a stranger's key of the ledger's name", text, "mismatch", key, value, verifier_key(vkey.split("+")[0], 1))
+    # What the policy asks for, and a witness that did not sign.
+    lines = [line for line in policy.splitlines() if not line.startswith("quorum ")]
     group = next(line.split()[1] for line in lines if line.startswith("group "))
-    lines += [f"group both all {group} w0", "quorum both"]
-    add("a policy that asks for a witness too", text, "mismatch", key, value, "\n".join(lines) + "\n")
+    lines += [f"witness absent {verifier_key('witness.invalid', 4)}", f"group both all {group} absent", "quorum both"]
+    add("a policy that asks for one more", text, "mismatch", key, value, "\n".join(lines) + "\n")
     return cases
 
 
@@ -170,7 +173,6 @@ def ask(command, case, work):
 
 
 def policy_file(text, work):
-    import hashlib
     file = work / "cases" / f"policy-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
     if not file.exists():
         # Another thread may do the same: whole or not at all.
@@ -182,8 +184,6 @@ def policy_file(text, work):
 
 def main():
     scribe, work = sys.argv[1], pathlib.Path(sys.argv[2])
-    sys.dont_write_bytecode = True
-    sys.path.insert(0, str(ROOT / "examples"))
     cases = build(work)
     (work / "cases.json").write_text(json.dumps(cases, indent=1))
     verifiers = {
