@@ -1,16 +1,15 @@
 "use strict";
 // Fresh receipts before Sigstore's own transparency-log code (npm @sigstore/verify): checkpoint signature and inclusion.
 //
-//   node verify.js WORK
+//   node verify.js VKEY RECEIPT...
 //
-// WORK is what interop/python/grow.py left. Sigstore's verifier is given what it expects of any log: a body (here the
+// VKEY is a file with the ledger's verifier key. Each receipt must hold, and fail with one thing changed. Sigstore's verifier is given what it expects of any log: a body (here the
 // leaf), index, hashes and checkpoint, and the log's key. Prints one line; throws at the first receipt judged wrongly.
 const crypto = require("node:crypto");
 const fs = require("node:fs");
-const path = require("node:path");
 const { verifyTLogInclusion } = require("@sigstore/verify/dist/tlog");
 
-const work = process.argv[2];
+const [vkeyFile, ...files] = process.argv.slice(2);
 
 // The verifier key as the trusted log of Sigstore's verifier: name and key id select it, Node's OpenSSL checks.
 function trustedLog(vkey) {
@@ -53,12 +52,12 @@ function flipped(bytes, at) {
   return changed;
 }
 
-const logs = [trustedLog(fs.readFileSync(path.join(work, "vkey"), "utf8"))];
+const logs = [trustedLog(fs.readFileSync(vkeyFile, "utf8"))];
 const stranger = { ...logs[0], publicKey: crypto.generateKeyPairSync("ed25519").publicKey };
 let taken = 0;
 let refused = 0;
-for (const name of fs.readdirSync(path.join(work, "receipts")).filter((name) => name.endsWith(".tlog-proof"))) {
-  const receipt = parse(fs.readFileSync(path.join(work, "receipts", name), "utf8"));
+for (const name of files) {
+  const receipt = parse(fs.readFileSync(name, "utf8"));
   judge(receipt, logs);
   taken += 1;
   const wrong = {

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Check every signature of every kept checkpoint with an Ed25519 that is not ours (Python's `cryptography`, by OpenSSL).
+"""Check every signature of checkpoints with an Ed25519 that is not ours (Python's `cryptography`, by OpenSSL).
 
-    cosignatures.py WORK
+    cosignatures.py KEYS CHECKPOINT...
 
-As little code as c2sp.org/tlog-cosignature allows. Prints one line; exit 1 at the first signature that does not fit, and
+KEYS is a file with verifier keys, one a line: the ledger's, then its nodes'. Each checkpoint must be signed by the ledger
+and cosigned by a majority of the nodes. As little code as c2sp.org/tlog-cosignature allows. Prints one line; exit 1 at the first signature that does not fit, and
 if a changed one does.
 """
 import base64
@@ -23,19 +24,22 @@ def fits(key, signature, message):
 
 
 def main():
-    work = pathlib.Path(sys.argv[1])
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
     keys = {}
-    for vkey in [(work / "vkey").read_text().strip(), *(work / "cosigners").read_text().split()]:
+    for vkey in pathlib.Path(sys.argv[1]).read_text().split():
         name, key_id, encoded = vkey.split("+", 2)
         keys[name, bytes.fromhex(key_id)] = base64.b64decode(encoded)
     by_ledger = by_nodes = refused = 0
-    for file in sorted((work / "checkpoints").iterdir()):
+    for file in map(pathlib.Path, sys.argv[2:]):
         text, _, lines = file.read_text().rpartition("\n\n")
-        text, times = text + "\n", []
+        text, times, before = text + "\n", [], by_ledger
         for line in lines.splitlines():
             _, name, encoded = line.split(" ")
             raw = base64.b64decode(encoded)
-            key = keys[name, raw[:4]]
+            key = keys.get((name, raw[:4]))
+            if not key:
+                continue  # somebody we do not know
             if key[0] == 1:
                 signature, message = raw[4:], text
                 by_ledger += 1
@@ -52,8 +56,9 @@ def main():
                 if changed != message and fits(key[1:], signature, changed.encode()):
                     sys.exit(f"cosignatures: {file}: the signature of {name} fits another text")
                 refused += changed != message
-        if len(times) * 2 <= len(keys) - 1:
-            sys.exit(f"cosignatures: {file}: cosigned by {len(times)} of {len(keys) - 1} nodes, a majority is needed")
+        if by_ledger == before or (len(keys) > 1 and len(times) * 2 <= len(keys) - 1):
+            sys.exit(f"cosignatures: {file}: {by_ledger - before} signatures by the ledger, cosigned by {len(times)} of "
+                     f"{len(keys) - 1} nodes; the ledger's and a majority are needed")
     print(f"cosignatures: {by_ledger} signatures by the ledger and {by_nodes} cosignature/v1 by its nodes fit their "
           f"checkpoints (OpenSSL's Ed25519), {refused} changed texts refused")
 

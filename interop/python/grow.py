@@ -157,6 +157,10 @@ def checkpoint_of(node, size):
     return note if note.count(b"\n") > 3 and int(note.split(b"\n")[1]) >= size else None
 
 
+def ledger_of(node):
+    return json.loads(node.ask("GET", "/v1/ledger"))
+
+
 def wait_for(condition, seconds=60):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -171,6 +175,8 @@ def main():
     scribe, work, urls = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3:]
     started = time.monotonic()
     growth = Growth(scribe, work, urls)
+    # Cosignatures count once the node's key is announced in the ledger; a new cluster is ready a moment earlier.
+    wait_for(lambda: len(ledger_of(growth.nodes[0])["verifier_keys"]) == 1 + len(urls))
     growth.checkpoint()
     growth.singles(600)
     growth.special()
@@ -184,7 +190,7 @@ def main():
     growth.checkpoint()
     growth.singles(300)
     growth.checkpoint()
-    ledger = json.loads(growth.nodes[0].ask("GET", "/v1/ledger"))
+    ledger = ledger_of(growth.nodes[0])
     (work / "vkey").write_text(ledger["verifier_keys"][0] + "\n")
     (work / "cosigners").write_text("\n".join(ledger["verifier_keys"][1:]) + "\n")
     (work / "policy").write_text(ledger["policy"])

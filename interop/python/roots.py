@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Compute the ledger's roots with pymerkle, a Merkle tree library that is not ours.
 
-    roots.py WORK
+    roots.py TILES [CHECKPOINT...]
 
-Reads the leaves from WORK/tiles, which `scribe export --tiles` wrote, and compares the root at the size of every kept
-checkpoint. Also lets pymerkle check its own inclusion and consistency proofs against the checkpoints' roots. pymerkle
+TILES is what `scribe export --tiles` wrote. Compares the root at the size of its checkpoint and of the earlier ones given.
+Signatures are not looked at. Also lets pymerkle check its own inclusion and consistency proofs against the checkpoints' roots. pymerkle
 hashes as RFC 6962 does (0x00 before a leaf, 0x01 before two hashes) unless told not to.
 """
 import base64
@@ -33,16 +33,18 @@ def leaves(directory, size):
 
 
 def main():
-    work, started = pathlib.Path(sys.argv[1]), time.monotonic()
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    tiles, started = pathlib.Path(sys.argv[1]), time.monotonic()
     roots = {}
-    for file in [*sorted((work / "checkpoints").iterdir()), work / "tiles/checkpoint"]:
+    for file in [tiles / "checkpoint", *map(pathlib.Path, sys.argv[2:])]:
         lines = file.read_text().split("\n")
         size, root = int(lines[1]), base64.b64decode(lines[2])
         if roots.setdefault(size, root) != root:
             sys.exit(f"pymerkle: two roots for size {size}")
     newest = max(roots)
     tree, hashes = InmemoryTree(algorithm="sha256"), {}
-    for index, leaf in enumerate(leaves(work / "tiles", newest)):
+    for index, leaf in enumerate(leaves(tiles, newest)):
         tree.append_entry(leaf)
         if index + 1 in roots:
             found = tree.get_root()
