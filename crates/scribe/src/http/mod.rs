@@ -31,6 +31,7 @@ mod openapi;
 mod operator;
 mod proofs;
 mod range;
+mod receipts;
 mod request;
 mod tiles;
 mod tls;
@@ -289,6 +290,7 @@ fn router(app: App) -> Router {
             "/v1/keys:get",
             post(transactions::keys_get).fallback(only_post),
         )
+        .route("/v1/receipts", post(receipts::receipts).fallback(only_post))
         .route(
             "/v1/transactions",
             post(transactions::transaction).fallback(only_post),

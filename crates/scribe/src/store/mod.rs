@@ -22,6 +22,7 @@ pub mod log;
 pub mod manifest;
 mod next_segment;
 pub mod open_segment;
+mod proofs;
 mod read;
 mod reading;
 pub mod real_disk;
@@ -78,6 +79,7 @@ use crate::limits;
 
 pub use self::check::CheckReport;
 pub use self::index::ScanRange;
+pub use self::proofs::ProofTree;
 pub use self::staging::{Missing, Staging};
 pub use self::tiles::StoredTile;
 pub use self::view::{Applied, ApplyTicket, Effects, LeafEffect, Remembered, StoredEntry, Version};

@@ -90,7 +90,12 @@ impl Store {
 
     /// The hashes of a tile, taken from the widest form the tree has of it: only that one can be compared with
     /// anything.
-    fn checked_hashes(&self, tile: &Tile, size: TreeSize, root: &Hash) -> io::Result<Vec<Hash>> {
+    pub(super) fn checked_hashes(
+        &self,
+        tile: &Tile,
+        size: TreeSize,
+        root: &Hash,
+    ) -> io::Result<Vec<Hash>> {
         let (level, index) = (tile.level(), tile.index());
         let widest = Tile::at(level, index, size)
             .ok_or_else(|| invalid(format!("{} is not in the tree", tile.path())))?;

@@ -401,6 +401,23 @@ async fn a_damaged_hash_is_not_handed_to_a_cache() {
     let leaf_hashes = ledger.options.data_dir.join("tree/L0");
     let on_disk = std::fs::metadata(&leaf_hashes).unwrap().len();
     assert!(on_disk > 257 * 32 && on_disk < size.get() * 32);
+    // A key in its leaf, on disk.
+    let log = ledger.options.data_dir.join("log");
+    let (segment, at) = std::fs::read_dir(log)
+        .unwrap()
+        .find_map(|entry| {
+            let path = entry.unwrap().path();
+            let bytes = std::fs::read(&path).unwrap();
+            let at = bytes.windows(7).position(|key| key == b"0/405/7")?;
+            Some((path, at as u64))
+        })
+        .unwrap();
+    flip(&segment, at);
+    let reply = server.get("/tile/entries/000").await;
+    assert_eq!(reply.status, 500);
+    reply.problem(500, "damaged");
+    flip(&segment, at);
+
     let edge = size.get() - 256;
     let partial = format!("/tile/0/001.p/{edge}");
     for (offset, paths) in [

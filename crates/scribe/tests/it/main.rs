@@ -19,6 +19,7 @@ mod http_connections;
 mod http_keys;
 mod http_ledger;
 mod http_lists;
+mod http_receipts;
 mod http_tiles;
 mod http_tls;
 mod http_watch;
