@@ -65,6 +65,9 @@ impl TileNodes {
     }
 }
 
+/// The tile of a level that was touched last, by its index.
+type Touched = Option<(u64, Arc<TileNodes>)>;
+
 /// The tree of a checkpoint, as proofs read it. For one proof: it remembers the tiles it has touched.
 pub struct ProofTree<'a> {
     store: &'a Store,
@@ -72,7 +75,7 @@ pub struct ProofTree<'a> {
     root: &'a Hash,
     /// Whether nothing may be read from disk.
     memory_only: bool,
-    touched: RefCell<[Option<(u64, Arc<TileNodes>)>; LEVEL_MAX as usize + 1]>,
+    touched: RefCell<[Touched; LEVEL_MAX as usize + 1]>,
 }
 
 impl<'a> ProofTree<'a> {

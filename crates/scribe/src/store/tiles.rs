@@ -13,7 +13,7 @@ use scribe_proof::tile::{Tile, TilePath, push_entry};
 use scribe_proof::tree::{Frontier, HashReader, root_at, tile_root};
 
 use super::frame::{self, FrameHeader, FramePosition, HEADER_LENGTH};
-use super::read::{corrupt, damaged_at, slice_of};
+use super::load::{corrupt, damaged_at, slice_of};
 use super::segment::SealedSegment;
 use super::walk::{FrameWalk, sealed_path, takes_leaves};
 use super::{Inner, Store, invalid};
