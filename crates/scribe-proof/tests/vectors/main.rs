@@ -9,6 +9,7 @@ mod common;
 mod entries;
 mod notes;
 mod receipts;
+mod rotations;
 mod trees;
 
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use common::*;
 use entries::*;
 use notes::*;
 use receipts::*;
+use rotations::*;
 use scribe_proof::{
     Checkpoint, Hash, Leaf, LeafIndex, LeafKind, MemoryTree, Metadata, Note, Opening, Policy, Prev,
     Receipt, SignedCheckpoint, SigningKey, TreeSize, VerifierKey, commitment, consistency,
@@ -32,7 +34,7 @@ type File = (
     fn(&Value) -> Result<(), String>,
 );
 
-const FILES: [File; 8] = [
+const FILES: [File; 9] = [
     ("leaf", leaf_cases, check_leaf),
     ("commitment", commitment_cases, check_commitment),
     ("tree", tree_cases, check_tree),
@@ -41,6 +43,7 @@ const FILES: [File; 8] = [
     ("note", note_cases, check_note),
     ("checkpoint", checkpoint_cases, check_checkpoint),
     ("receipt", receipt_cases, check_receipt),
+    ("rotation", rotation_cases, check_rotation),
 ];
 
 fn path(name: &str) -> PathBuf {
