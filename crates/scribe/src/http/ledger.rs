@@ -3,7 +3,7 @@
 use axum::extract::{Request, State};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response};
-use scribe_client::wire::LedgerInfo;
+use scribe_client::wire::{KeyAnnouncement, LedgerInfo};
 
 use super::body::ReplyBody;
 use super::error::{ApiError, json_reply};
@@ -26,7 +26,15 @@ pub(super) async fn ledger(
             .node
             .checkpoint()
             .map(|published| published.note.clone()),
-        rotations: Vec::new(),
+        rotations: ledger.rotations,
+        announcements: ledger
+            .announcements
+            .into_iter()
+            .map(|(verifier_key, index)| KeyAnnouncement {
+                verifier_key,
+                index: index.get(),
+            })
+            .collect(),
     }))
 }
 

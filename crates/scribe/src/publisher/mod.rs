@@ -8,25 +8,33 @@
 //!
 //! A leader that is outvoted hands leadership to a voter that is right, signs nothing more, and stops.
 //!
+//! Which keys sign is what the applied entries say (`signers`): two of them while one takes the place of the other.
+//! Cosignatures that come late are merged in (`late`). Without a record of what was signed last, nothing is signed.
+//!
 //! Publishing happens on an interval when there are new user entries, and at once when somebody waits for it. A node
 //! that does not lead shows the checkpoints the leader sends it, and asks for one when somebody waits.
 
 mod agree;
+mod late;
+mod signers;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use prost::Message as _;
 use scribe_proof::checkpoint::{Checkpoint, SignedCheckpoint};
 use scribe_proof::cosignature;
 use scribe_proof::hash::Hash;
 use scribe_proof::index::TreeSize;
+use scribe_proof::key::SigningKey;
 use scribe_proof::note::Signature;
+use scribe_proof::rotation::LedgerKeys;
 use tokio::sync::{Notify, watch};
 
-use agree::Agreement;
+use agree::{Agreement, Answers};
 
 use crate::cluster::wire::{CheckpointMessage, PublishRequest, kind, parts};
 use crate::consensus::{
@@ -80,6 +88,10 @@ struct Shared {
     newest: watch::Sender<Option<Arc<Published>>>,
     /// Held while a head is recorded as signed: one at a time, in order.
     signing: tokio::sync::Mutex<()>,
+    /// The ledger's keys as they were last read from its entries.
+    known_keys: Mutex<Option<LedgerKeys>>,
+    /// Why nothing may be signed any more.
+    failed: watch::Sender<Option<String>>,
 }
 
 /// Why nothing may be signed any more. The node stops.
@@ -102,6 +114,14 @@ enum SignError {
     Behind { found: TreeSize, signed: TreeSize },
     #[error("{0}")]
     Keys(String),
+    #[error(
+        "this node cosigned a tree of {signed} leaves and remembers none larger than {remembered}: its key directory is \
+         an older copy, or a copy of this node runs elsewhere; put a new node in its place (`scribe cluster replace`)"
+    )]
+    Forgotten {
+        signed: TreeSize,
+        remembered: TreeSize,
+    },
     #[error(
         "this node's root hash at tree size {size} is {found}, voters {by:?} agree on {root}: this node's data is \
          damaged"
@@ -138,6 +158,8 @@ impl Publisher {
             wanted_size: AtomicU64::new(0),
             newest: newest_sender,
             signing: tokio::sync::Mutex::new(()),
+            known_keys: Mutex::new(None),
+            failed: failed_sender,
         });
         let task = Task {
             leadership,
@@ -145,9 +167,9 @@ impl Publisher {
             shared: Arc::clone(&shared),
         };
         let handle = tokio::spawn(async move {
+            let shared = Arc::clone(&task.shared);
             if let Err(error) = task.run().await {
-                tracing::error!(%error, "nothing may be signed any more");
-                let _ = failed_sender.send(Some(error.to_string()));
+                shared.fail(&error);
             }
         });
         (
@@ -181,6 +203,9 @@ impl Publisher {
                 }
                 if let Some(reason) = self.failed.borrow().as_ref() {
                     return Err(PublishError::Unavailable(reason.clone()));
+                }
+                if let Some(reason) = self.shared.keys.withheld() {
+                    return Err(PublishError::Unavailable(reason.to_owned()));
                 }
                 self.shared
                     .wanted_size
@@ -221,6 +246,9 @@ impl Publisher {
     /// Entries below `size` are not applied here in time, the tree cannot be read, or the head contradicts one that was
     /// signed before.
     pub async fn cosign(&self, size: TreeSize) -> Result<(Hash, Signature), String> {
+        if let Some(reason) = self.shared.keys.withheld() {
+            return Err(reason.to_owned());
+        }
         self.shared.wait_applied(size).await?;
         let root = self
             .shared
@@ -285,9 +313,16 @@ impl Shared {
 
     /// A head once signed is never contradicted: the root at the last signed size is recomputed first.
     async fn check_last_signed(&self, size: TreeSize) -> Result<(), SignError> {
+        if let Some(reason) = self.failed.borrow().clone() {
+            return Err(SignError::Keys(reason));
+        }
         let last =
             LastSigned::load(&self.key_dir).map_err(|error| SignError::Keys(error.to_string()))?;
-        let Some(last) = last else { return Ok(()) };
+        let Some(last) = last else {
+            // It was there when this node started, or nothing would have come this far.
+            let reason = "the record of what was signed last is gone from the key directory";
+            return Err(SignError::Keys(reason.to_owned()));
+        };
         if last.size > size {
             return Err(SignError::Behind {
                 found: size,
@@ -329,6 +364,35 @@ impl Shared {
             .map_err(|error| SignError::Keys(error.to_string()))
     }
 
+    /// Nothing is signed from here on, and the node stops.
+    fn fail(&self, error: &SignError) {
+        tracing::error!(%error, "nothing may be signed any more");
+        self.failed.send_if_modified(|failed| {
+            let first = failed.is_none();
+            failed.get_or_insert_with(|| error.to_string());
+            first
+        });
+    }
+
+    /// Sends a checkpoint to every other node. One that misses it asks when it needs it.
+    fn tell(&self, note: &str) {
+        let message = parts(&CheckpointMessage {
+            note: note.to_owned(),
+        });
+        for id in self.consensus.other_members() {
+            let (consensus, message) = (self.consensus.clone(), message.clone());
+            tokio::spawn(async move {
+                let wait = Wait::Deadline(APPLY_WAIT * 2);
+                let told = consensus
+                    .call(id, Lane::Control, kind::CHECKPOINT, message, wait)
+                    .await;
+                if let Err(error) = told {
+                    tracing::debug!(node = id, %error, "a checkpoint was not delivered");
+                }
+            });
+        }
+    }
+
     /// Makes a checkpoint the newest, unless a larger one is shown already, or one of the same size with more
     /// signatures.
     fn show(&self, published: Published) {
@@ -346,17 +410,20 @@ impl Shared {
 
     async fn take(&self, note: &str) -> Result<(), String> {
         let signed = SignedCheckpoint::parse(note).map_err(|error| error.to_string())?;
-        let checkpoint = signed
-            .verify(self.keys.ledger.verifier_key())
-            .map_err(|error| error.to_string())?
-            .clone();
-        if checkpoint.origin != self.keys.origin {
+        let origin = &signed.checkpoint().origin;
+        if *origin != self.keys.origin {
             return Err(format!(
-                "the checkpoint is of `{}`, this ledger is `{}`",
-                checkpoint.origin, self.keys.origin
+                "the checkpoint is of `{origin}`, this ledger is `{}`",
+                self.keys.origin
             ));
         }
-        self.wait_applied(checkpoint.size).await?;
+        if let Err(error) = self.check_remembered(&signed) {
+            self.fail(&error);
+            return Err(error.to_string());
+        }
+        // Which keys sign is said by entries that may not be applied here yet.
+        self.wait_applied(signed.checkpoint().size).await?;
+        let checkpoint = self.check_signed(&signed)?;
         let own = self
             .root_at(checkpoint.size)
             .await
@@ -471,6 +538,9 @@ impl Task {
         if size == TreeSize::EMPTY || !new || !due {
             return Ok(());
         }
+        if shared.keys.withheld().is_some() || shared.signers()?.is_none() {
+            return Ok(());
+        }
         {
             let _signing = shared.signing.lock().await;
             if !shared.may_sign(size).await? {
@@ -480,7 +550,12 @@ impl Task {
         // Recomputed from the stored tree, not taken from a running sum: a bit that flipped in memory must not be
         // signed.
         let root = shared.root_at(size).await?;
-        let others = match agree::ask_voters(&shared.consensus, root, size).await {
+        let Answers {
+            agreement,
+            asked,
+            missing,
+        } = agree::ask_voters(&shared.consensus, root, size).await;
+        let others = match agreement {
             Agreement::Agreed(others) => others,
             Agreement::Open { answered, voters } => {
                 tracing::info!(%size, answered, voters, "too few voters have recomputed the tree head");
@@ -513,7 +588,11 @@ impl Task {
             .filter_map(|(id, found)| Some((id, found.signature?)))
             .collect();
         if let Some(note) = self.sign(size, root, &cosigned).await? {
-            self.tell(&note);
+            shared.tell(&note);
+            if !asked.is_empty() || !missing.is_empty() {
+                let shared = Arc::clone(shared);
+                tokio::spawn(late::collect(shared, size, root, asked, missing));
+            }
         }
         Ok(())
     }
@@ -531,11 +610,15 @@ impl Task {
         if !shared.may_sign(size).await? {
             return Ok(None);
         }
+        let Some(signers) = shared.signers()? else {
+            return Ok(None);
+        };
         shared.record_signed(size, root).await?;
         let checkpoint = Checkpoint::new(shared.keys.origin.clone(), size, root);
         let text = checkpoint.to_text();
-        let mut signed = SignedCheckpoint::sign(checkpoint, &[&shared.keys.ledger])
-            .map_err(|error| keys_error(&error))?;
+        let signers: Vec<&SigningKey> = signers.iter().map(|key| &**key).collect();
+        let mut signed =
+            SignedCheckpoint::sign(checkpoint, &signers).map_err(|error| keys_error(&error))?;
         signed
             .add_signature(shared.cosignature(&text)?)
             .map_err(|error| keys_error(&error))?;
@@ -560,25 +643,6 @@ impl Task {
             note: note.clone(),
         });
         Ok(Some(note))
-    }
-
-    /// Sends a new checkpoint to every other node. One that misses it asks when it needs it.
-    fn tell(&self, note: &str) {
-        let message = parts(&CheckpointMessage {
-            note: note.to_owned(),
-        });
-        for id in self.shared.consensus.other_members() {
-            let (consensus, message) = (self.shared.consensus.clone(), message.clone());
-            tokio::spawn(async move {
-                let wait = Wait::Deadline(APPLY_WAIT * 2);
-                let told = consensus
-                    .call(id, Lane::Control, kind::CHECKPOINT, message, wait)
-                    .await;
-                if let Err(error) = told {
-                    tracing::debug!(node = id, %error, "a checkpoint was not delivered");
-                }
-            });
-        }
     }
 
     /// Leadership goes to a voter that has the root the majority has; then this node stops.
