@@ -1,6 +1,7 @@
 //! The one integration-test binary.
 
 mod append;
+mod checkpoints;
 mod cli_cluster_files;
 mod cli_help;
 mod cli_node;
@@ -11,6 +12,7 @@ mod cluster_process;
 mod cluster_segments;
 mod crash;
 mod damage;
+mod equivocation;
 mod history;
 mod http_bulk;
 mod http_cluster;
