@@ -20,8 +20,8 @@ pub use bulk::{
 };
 pub use bytes::{BytesError, HexHash, Text};
 pub use cluster::{
-    CatchUp, Cluster, ClusterChanged, ClusterToken, ClusterTokenRequest, Health, Leader,
-    LeaderRequest, Member, Members, ReplaceRequest,
+    CatchUp, Cluster, ClusterChanged, ClusterToken, ClusterTokenRequest, Health, KeyRotated,
+    Leader, LeaderRequest, Member, Members, ReplaceRequest,
 };
 
 use crate::code::ErrorCode;

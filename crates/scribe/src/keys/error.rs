@@ -149,7 +149,10 @@ impl KeyError {
                     .to_owned(),
             ),
             Self::LastSignedDamaged { .. } => {
-                Some("restore the file from the newest checkpoint somebody kept".to_owned())
+                Some(
+                    "make it again from the largest checkpoint known outside: scribe repair --trust-checkpoint FILE"
+                        .to_owned(),
+                )
             }
             _ => None,
         }
