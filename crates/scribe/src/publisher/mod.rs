@@ -92,6 +92,9 @@ struct Shared {
     known_keys: Mutex<Option<LedgerKeys>>,
     /// Why nothing may be signed any more.
     failed: watch::Sender<Option<String>>,
+    /// The task that waits for late cosignatures of the newest checkpoint: one at a time, so that a voter that hangs does
+    /// not gather calls.
+    collecting: Mutex<Option<tokio::task::AbortHandle>>,
 }
 
 /// Why nothing may be signed any more. The node stops.
@@ -160,6 +163,7 @@ impl Publisher {
             signing: tokio::sync::Mutex::new(()),
             known_keys: Mutex::new(None),
             failed: failed_sender,
+            collecting: Mutex::new(None),
         });
         let task = Task {
             leadership,
@@ -589,9 +593,10 @@ impl Task {
             .collect();
         if let Some(note) = self.sign(size, root, &cosigned).await? {
             shared.tell(&note);
-            if !asked.is_empty() || !missing.is_empty() {
-                let shared = Arc::clone(shared);
-                tokio::spawn(late::collect(shared, size, root, asked, missing));
+            let late = late::collect(Arc::clone(shared), size, root, asked, missing);
+            let task = tokio::spawn(late).abort_handle();
+            if let Some(former) = shared.collecting.lock().replace(task) {
+                former.abort();
             }
         }
         Ok(())

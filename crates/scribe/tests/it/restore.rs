@@ -10,7 +10,10 @@ use scribe_proof::index::TreeSize;
 use scribe_proof::key::SigningKey;
 use scribe_proof::{Checkpoint, SignedCheckpoint};
 
+use scribe_client::{Client, Wait};
+
 use crate::cluster::copy_dir;
+use crate::processes::{NodeProcess, command, impatient, patient};
 use crate::test_cluster::{TestCluster, eventually};
 use crate::test_ledger::{TestLedger, check_log, put};
 
@@ -250,6 +253,64 @@ async fn a_whole_cluster_from_backups_waits_until_it_is_shown_what_was_signed() 
     assert!(published.size > newest.size);
     cluster.same_everywhere().await;
     cluster.stop_all().await;
+}
+
+/// The same by the command line, as an operator does it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_shows_a_stopped_node_what_was_signed() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut node = NodeProcess::new(directory.path().join("node"));
+    node.start(&["--publish-interval", "1h"]);
+    let client = Client::builder(node.url())
+        .retry(patient())
+        .build()
+        .unwrap();
+    let publish = async |key: &str| {
+        let put = client.put(key, "value").wait(Wait::Published);
+        put.send().await.unwrap();
+        client.checkpoint().await.unwrap().to_text()
+    };
+    let newest = publish("key").await;
+    node.terminate().await;
+    let (dir, keys) = (node.data_dir(), node.key_dir());
+    let file = directory.path().join("newest.txt");
+    let repair = |note: &str| {
+        std::fs::write(&file, note).unwrap();
+        let mut command = command(directory.path());
+        command.arg("repair").arg("--trust-checkpoint").arg(&file);
+        command
+            .arg("--data-dir")
+            .arg(&dir)
+            .arg("--key-dir")
+            .arg(&keys);
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code().unwrap(), said)
+    };
+    std::fs::remove_file(keys.join(LAST_SIGNED_FILE)).unwrap();
+    node.start(&[]);
+    let impatient = Client::builder(node.url())
+        .retry(impatient())
+        .build()
+        .unwrap();
+    let found = client.get("key").send().await.unwrap().unwrap();
+    assert_eq!(found.bytes, "value");
+    let refused = impatient.put("key", "2").send().await.unwrap_err();
+    assert!(refused.to_string().contains(HINT), "{refused}");
+    let health = client.health().await.unwrap();
+    assert!(health.reason.unwrap().contains(HINT));
+    assert!(impatient.checkpoint().await.is_err());
+    let (code, said) = repair(&newest);
+    assert_eq!(code, 2, "the node runs: {said}");
+    node.terminate().await;
+
+    let (code, said) = repair(&newest.replacen('\n', "\n9", 1));
+    assert_eq!(code, 3, "{said}");
+    let (code, said) = repair(&newest);
+    assert_eq!(code, 0, "{said}");
+    node.start(&[]);
+    publish("key").await;
+    node.terminate().await;
 }
 
 /// Entries carried over under new keys are a ledger of their own, which needs nobody's word.

@@ -146,7 +146,8 @@ async fn nothing_that_nodes_log_shows_a_key() {
     }
     for node in nodes {
         let said = node.said();
-        assert!(said.contains("TRACE"), "it logs everything");
+        // Finer ones are not compiled in.
+        assert!(said.contains("DEBUG"), "it logs everything there is");
         check_absent("a log", &said, &secrets);
         let secret = token.trim();
         assert!(!said.contains(secret), "a log shows a join token");
