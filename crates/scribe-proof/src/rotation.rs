@@ -143,7 +143,7 @@ impl Rotation {
             5,
             "a leaf index, a decimal number without leading zeros",
         ))?;
-        if next() != "" || lines.next().is_some() {
+        if !next().is_empty() || lines.next().is_some() {
             return Err(wrong(6, "the empty line before the signatures"));
         }
         let (old, new) = (VerifierKey::parse(old)?, VerifierKey::parse(new)?);

@@ -67,7 +67,6 @@ impl Checkpoints {
             .retry(RetryPolicy {
                 deadline: Duration::ZERO,
                 attempt_timeout: Duration::from_secs(1),
-                ..RetryPolicy::default()
             })
             .build()
             .unwrap();
