@@ -93,46 +93,20 @@ impl Shared {
         let Some(key) = known.get(&id) else {
             return false;
         };
-        let merged = self.merge(size, root, |signed| {
-            cosignature::verify(&signed.note().text, key, &signature).is_ok()
-                && signed.add_signature(signature.clone()).is_ok()
-        });
-        match merged {
-            Some(note) => {
-                self.tell(&note);
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// Changes the signatures of the newest checkpoint, if it is still the one of this size and root and `change` says
-    /// that it did something; the note as it is then.
-    pub(super) fn merge(
-        &self,
-        size: TreeSize,
-        root: Hash,
-        change: impl FnOnce(&mut SignedCheckpoint) -> bool,
-    ) -> Option<String> {
-        let mut merged = None;
-        self.newest.send_if_modified(|newest| {
-            let Some(shown) = newest
-                .as_ref()
-                .filter(|shown| shown.size == size && shown.root == root)
-            else {
-                return false;
-            };
-            let Ok(mut signed) = SignedCheckpoint::parse(&shown.note) else {
-                return false;
-            };
-            if !change(&mut signed) {
-                return false;
-            }
+        let newest = self.newest.borrow().clone();
+        let Some(shown) = newest.filter(|shown| shown.size == size && shown.root == root) else {
+            return false;
+        };
+        let Ok(mut signed) = SignedCheckpoint::parse(&shown.note) else {
+            return false;
+        };
+        let good = cosignature::verify(&signed.note().text, key, &signature).is_ok()
+            && signed.add_signature(signature).is_ok();
+        if good {
             let note = signed.to_text();
-            merged = Some(note.clone());
-            *newest = Some(Arc::new(Published { size, root, note }));
-            true
-        });
-        merged
+            self.tell(&note);
+            self.show(Published { size, root, note });
+        }
+        good
     }
 }
