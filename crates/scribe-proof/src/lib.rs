@@ -69,6 +69,7 @@ pub mod receipt;
 pub mod rotation;
 pub mod tile;
 pub mod tree;
+pub mod witness;
 
 pub use checkpoint::{Checkpoint, CheckpointError, SignedCheckpoint};
 #[doc(inline)]
@@ -92,3 +93,4 @@ pub use tile::{Tile, TileError, TilePath};
 pub use tree::{
     Frontier, HashReader, MemoryTree, ProveError, TreeBuilder, root_at, subtree_root, tile_root,
 };
+pub use witness::{AddCheckpoint, NotCosigned, WitnessError};
