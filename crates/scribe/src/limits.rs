@@ -74,6 +74,10 @@ pub const JOIN_TOKEN_VALIDITY_MAX_S: u64 = 7 * 24 * 60 * 60;
 /// JSON body of a change of the cluster: a few numbers.
 pub const CLUSTER_BODY_LENGTH_MAX: usize = 4 * 1_024;
 
+/// Ledger keys beside the first one in a key directory: a rotation a year for a long life, and a bound on what another
+/// member can write there.
+pub const LEDGER_KEYS_MAX: usize = 64;
+
 /// Writes that wait to be carried to the leader; beyond it a write is refused with `overloaded`.
 pub const FORWARD_WAITING_MAX: usize = 16_384;
 /// Writes in one message to the leader.

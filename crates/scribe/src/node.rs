@@ -10,6 +10,7 @@ mod entry;
 mod handing_over;
 mod members;
 mod receipts;
+mod rotation;
 mod serving;
 mod starting;
 mod tiles;
@@ -29,6 +30,7 @@ use scribe_proof::hash::Hash;
 use scribe_proof::index::{LeafIndex, TreeSize};
 use scribe_proof::leaf::LeafKind;
 use scribe_proof::policy::Policy;
+use scribe_proof::rotation::{LedgerKeys, Rotation};
 use scribe_proof::tree::{HashReader, ProveError};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -58,6 +60,7 @@ pub use beginning::IMPORTING_FILE;
 pub use entry::Entry;
 pub use handing_over::HandedOver;
 pub use members::{AdminError, Change, MemberStatus};
+pub use rotation::Rotated;
 
 pub use crate::consensus::HealthStatus;
 pub use crate::error::{AppendError, PublishError, ReadError};
@@ -200,10 +203,14 @@ fn split_hint(message: &str) -> (String, Option<String>) {
 pub struct LedgerInfo {
     /// Its name.
     pub origin: String,
-    /// Verifier keys: the ledger's first, then the nodes'.
+    /// Verifier keys: the ledger's newest first, then one it takes the place of, then the nodes'.
     pub verifier_keys: Vec<String>,
     /// A ready policy that demands the ledger's signature and a majority of the nodes.
     pub policy: String,
+    /// The rotations of the ledger's key, signed notes, oldest first.
+    pub rotations: Vec<String>,
+    /// The nodes' verifier keys, each with the place of the entry that announces it.
+    pub announcements: Vec<(String, LeafIndex)>,
 }
 
 /// One key of a listing.
@@ -248,6 +255,8 @@ struct Inner {
     files: Option<ClusterFiles>,
     tls: Option<Arc<TlsIdentity>>,
     raft_server: Mutex<Option<Server>>,
+    /// Held while the ledger's key is replaced: one at a time.
+    rotating: tokio::sync::Mutex<()>,
 }
 
 impl Node {
@@ -479,20 +488,32 @@ impl Node {
         let keys = &self.inner.keys;
         let voters = self.inner.consensus.voters();
         // A key that cannot be read is left out: what is here is a hint, and the client's policy is its own.
-        let mut announced = roster::node_keys(&self.inner.store, &keys.origin).unwrap_or_default();
+        let mut announced =
+            roster::announcements(&self.inner.store, &keys.origin).unwrap_or_default();
         announced.retain(|id, _| voters.contains(id));
-        let ledger_key = keys.ledger.verifier_key();
-        let mut verifier_keys = vec![ledger_key.to_text()];
-        verifier_keys.extend(announced.values().map(|key| key.to_text()));
-        let named = announced
-            .into_iter()
-            .map(|(id, key)| (format!("node-{id}"), key))
+        let named = roster::ledger_keys(&self.inner.store, &keys.origin).unwrap_or_default();
+        let named = named.unwrap_or_else(|| LedgerKeys::begin(keys.ledger.first().clone()));
+        let now_ms = self.inner.store.applied().last_timestamp_ms;
+        let mut verifier_keys: Vec<String> = named
+            .signing(now_ms)
+            .iter()
+            .map(|key| key.to_text())
             .collect();
-        let policy = Policy::majority(ledger_key.clone(), named);
+        verifier_keys.extend(announced.values().map(|(key, _)| key.to_text()));
+        let nodes = announced
+            .iter()
+            .map(|(id, (key, _))| (format!("node-{id}"), key.clone()))
+            .collect();
+        let policy = Policy::majority(named.newest().clone(), nodes);
         LedgerInfo {
             origin: keys.origin.clone(),
             verifier_keys,
             policy: policy.map(|policy| policy.to_text()).unwrap_or_default(),
+            rotations: named.rotations().iter().map(Rotation::to_text).collect(),
+            announcements: announced
+                .into_values()
+                .map(|(key, index)| (key.to_text(), index))
+                .collect(),
         }
     }
 
@@ -507,6 +528,9 @@ impl Node {
     pub fn ready(&self) -> Result<(), String> {
         if self.inner.leaving.load(Ordering::Relaxed) {
             return Err("the node is stopping".to_owned());
+        }
+        if let Some(reason) = self.inner.keys.withheld() {
+            return Err(reason.to_owned());
         }
         let health = self.health();
         if let Some(fatal) = health.fatal {

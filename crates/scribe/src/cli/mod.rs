@@ -15,6 +15,7 @@ mod import;
 mod keygen;
 mod list;
 mod output;
+mod policy;
 mod prove;
 mod put;
 mod repair;
@@ -84,6 +85,7 @@ enum Verb {
     Prove(prove::Arguments),
     Verify(verify::Arguments),
     Checkpoint(checkpoint::Arguments),
+    Policy(policy::Arguments),
     Import(Box<import::Arguments>),
     Export(Box<export::Arguments>),
     Repair(Box<repair::Arguments>),
@@ -133,6 +135,7 @@ async fn run(verb: Verb) -> Result<(), Failure> {
         Verb::Prove(arguments) => prove::run(arguments).await,
         Verb::Verify(arguments) => verify::run(arguments),
         Verb::Checkpoint(arguments) => checkpoint::run(arguments).await,
+        Verb::Policy(arguments) => policy::run(arguments).await,
         Verb::Import(arguments) => import::run(*arguments).await,
         Verb::Export(arguments) => export::run(*arguments).await,
         Verb::Repair(arguments) => repair::run(*arguments).await,

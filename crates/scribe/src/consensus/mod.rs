@@ -4,6 +4,7 @@
 //! barrier, change the membership, ask how it is. It decides nothing about entries: frames arrive complete from the
 //! sequencer and are judged by [`crate::ledger`].
 
+mod acknowledged;
 mod answer;
 mod contact;
 mod departures;

@@ -30,6 +30,7 @@ use openraft::type_config::alias::{SnapshotOf, VoteOf, WatchReceiverOf};
 use openraft::{OptionalSend, RaftMetrics};
 use parking_lot::{Mutex, RwLock};
 
+use super::acknowledged::Acknowledged;
 use super::judge;
 use super::rpc::{self, MalformedMessage, kind};
 use super::state_machine::SnapshotManifest;
@@ -137,6 +138,7 @@ pub struct NetworkFactory {
     overrides: Overrides,
     newest: NewestMembership,
     log: Log,
+    acknowledged: Acknowledged,
 }
 
 /// The way to one peer for one purpose.
@@ -161,6 +163,7 @@ impl NetworkFactory {
             overrides,
             log,
             newest: NewestMembership::default(),
+            acknowledged: Acknowledged::default(),
         }
     }
 
@@ -312,6 +315,14 @@ impl RaftNetworkV2<TypeConfig> for Network {
                     Err(MalformedMessage("a conflict before the first log entry".to_owned()).into())
                 }
                 _ => Ok(response),
+            })
+            .and_then(|response| {
+                let judged = self
+                    .factory
+                    .acknowledged
+                    .judge(self.target, &request, &response);
+                judged.map_err(MalformedMessage)?;
+                Ok(response)
             })
             .map_err(|failure| self.error(failure, RPCTypes::AppendEntries, option.hard_ttl()))
     }

@@ -364,6 +364,10 @@ fn router(app: App) -> Router {
             "/v1/cluster/tokens",
             post(cluster::token).fallback(only_post),
         )
+        .route(
+            "/v1/cluster/ledger-key",
+            post(cluster::rotate_key).fallback(only_post),
+        )
         .route("/health/live", get(health::live).fallback(only_get))
         .route("/health/ready", get(health::ready).fallback(only_get))
         .route("/metrics", get(metrics::metrics).fallback(only_get))

@@ -110,6 +110,17 @@ pub enum KeyError {
         /// Root hash signed last.
         last_root: Hash,
     },
+    /// More ledger keys than any ledger needs.
+    #[error(
+        "cannot keep `{}`: the directory has {allowed} ledger keys beside the first one, more are not allowed",
+        path.display()
+    )]
+    TooMany {
+        /// The file that would be one too many.
+        path: PathBuf,
+        /// Most allowed.
+        allowed: usize,
+    },
     /// The system has no random bytes.
     #[error("cannot get random bytes from the system: {message}")]
     Random {
@@ -138,7 +149,10 @@ impl KeyError {
                     .to_owned(),
             ),
             Self::LastSignedDamaged { .. } => {
-                Some("restore the file from the newest checkpoint somebody kept".to_owned())
+                Some(
+                    "make it again from the largest checkpoint known outside: scribe repair --trust-checkpoint FILE"
+                        .to_owned(),
+                )
             }
             _ => None,
         }

@@ -97,6 +97,17 @@ impl LastSigned {
         sync_dir(dir)
     }
 
+    /// Takes a damaged record away. Nothing may be signed before another is stored.
+    ///
+    /// # Errors
+    /// What the system refused.
+    pub(crate) fn discard(dir: &Path) -> Result<(), KeyError> {
+        let path = dir.join(LAST_SIGNED_FILE);
+        // A crash right here leaves no record: the keys are withheld until one is made.
+        fs::remove_file(&path).map_err(KeyError::io("remove", &path))?;
+        sync_dir(dir)
+    }
+
     fn check_follows(&self, last: &LastSigned) -> Result<(), KeyError> {
         let rule = if self.origin != last.origin {
             "the head signed last is of another origin"

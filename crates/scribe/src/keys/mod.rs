@@ -1,9 +1,10 @@
 //! The key directory: private keys, and the last head that was signed with them.
 //!
 //! ```text
-//! <key dir>/ledger.key       the ledger's signing key, named after the origin
-//!           node-<id>.key    this node's cosigning key, named <origin>/node/<id>
-//!           last-signed      origin, tree size and root hash of the newest checkpoint signed
+//! <key dir>/ledger.key            the ledger's signing key, named after the origin
+//!           ledger-<key id>.key   a signing key that took its place, or may once (see `ledger`)
+//!           node-<id>.key         this node's cosigning key, named <origin>/node/<id>
+//!           last-signed           origin, tree size and root hash of the newest checkpoint signed
 //! ```
 //!
 //! Keys are in the text form of Go's note package, so that other tools read them. The directory is kept apart from
@@ -13,18 +14,23 @@
 //! - a private key is never read from a file that group or others may access;
 //! - a key file is complete or does not exist, and is never overwritten;
 //! - a ledger key is made only in a directory where nothing was ever signed;
-//! - `last-signed` never goes back, and never to another root hash at the same size.
+//! - `last-signed` never goes back, and never to another root hash at the same size;
+//! - `last-signed` is there from the beginning, with size 0: a directory that is in use and has none was restored, and
+//!   nothing is signed with it until an operator has shown the largest checkpoint known outside.
 
 mod error;
 mod files;
 mod last_signed;
+mod ledger;
 
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use rand::TryRngCore as _;
-use scribe_proof::hash::sha256;
+use scribe_proof::hash::{empty_root, sha256};
+use scribe_proof::index::TreeSize;
 use scribe_proof::key::{KeyType, SigningKey};
 
 use files::{read_key, write_key};
@@ -32,6 +38,7 @@ use files::{read_key, write_key};
 pub use error::KeyError;
 pub(crate) use files::{create_dir, put_private, read_private};
 pub use last_signed::{LAST_SIGNED_FILE, LastSigned};
+pub use ledger::LedgerKeyring;
 
 /// File with the ledger key.
 pub const LEDGER_KEY_FILE: &str = "ledger.key";
@@ -41,10 +48,34 @@ pub const LEDGER_KEY_FILE: &str = "ledger.key";
 pub struct Keys {
     /// Name of the ledger: the first line of its checkpoints and the name of the ledger key.
     pub origin: String,
-    /// Signs checkpoints for the ledger.
-    pub ledger: SigningKey,
+    /// Sign checkpoints for the ledger.
+    pub ledger: LedgerKeyring,
     /// Cosigns checkpoints for this node; named `<origin>/node/<id>`.
     pub node: SigningKey,
+    /// Why nothing is signed with these keys, and nothing new written, until an operator has shown what was signed
+    /// before; unset if there is no reason.
+    pub withheld: OnceLock<String>,
+}
+
+impl Keys {
+    /// Lets nothing be signed with these keys: the directory is in use and does not say what was signed last.
+    pub fn withhold(&self, key_dir: &Path) {
+        let reason = format!(
+            "`{}` holds keys that are in use but no record of what was signed with them ({LAST_SIGNED_FILE}): they were \
+             restored or copied, and signing could contradict what others hold; show this node, stopped, the largest \
+             checkpoint known outside: scribe repair --trust-checkpoint FILE (docs/operating.md, Backup and restore)",
+            key_dir.display()
+        );
+        // Said once: the first reason is the reason.
+        if self.withheld.set(reason.clone()).is_ok() {
+            tracing::error!("{reason}");
+        }
+    }
+
+    /// Why nothing may be signed or written, if so.
+    pub fn withheld(&self) -> Option<&str> {
+        self.withheld.get().map(String::as_str)
+    }
 }
 
 /// The key directory of a node.
@@ -55,7 +86,8 @@ impl KeyDir {
     /// The keys in `path`, made first where they are missing.
     ///
     /// `origin` names a new ledger; `None` takes what is there or makes `scribe.invalid/<16 hex of the key hash>`.
-    /// `node_id` picks the node key.
+    /// `node_id` picks the node key. `data_is_new` says that the data directory holds nothing: with keys that were never
+    /// a node's it begins the record of what was signed, at size 0.
     ///
     /// # Errors
     /// A key that others may read, that is malformed, of another type or name, or that cannot be made.
@@ -63,16 +95,18 @@ impl KeyDir {
         path: &Path,
         origin: Option<&str>,
         node_id: u64,
+        data_is_new: bool,
     ) -> Result<Keys, KeyError> {
         create_dir(path)?;
         let ledger_path = path.join(LEDGER_KEY_FILE);
+        let mut made = false;
         let ledger = match read_key(&ledger_path, KeyType::Ed25519)? {
             Some(key) => key,
             None => {
                 refuse_second_ledger(path, &ledger_path)?;
                 let key = new_ledger_key(origin)?;
                 // A crash before the link inside leaves no key file; after it, a complete one.
-                write_key(&ledger_path, &key)?;
+                made = write_key(&ledger_path, &key)?;
                 // Another process may have been first: what is in the file counts.
                 read_key(&ledger_path, KeyType::Ed25519)?.unwrap_or(key)
             }
@@ -81,6 +115,11 @@ impl KeyDir {
             expect_name(&ledger_path, &ledger, expected)?;
         }
         let origin = ledger.name().to_owned();
+        // Before the node key is there: a crash in between leaves a directory that was never a node's, and the next
+        // start comes by here again.
+        if made || (data_is_new && !was_used(path)?) {
+            begin_record(path, &origin)?;
+        }
 
         let node_name = format!("{origin}/node/{node_id}");
         let node_path = path.join(format!("node-{node_id}.key"));
@@ -96,10 +135,42 @@ impl KeyDir {
         expect_name(&node_path, &node, &node_name)?;
         Ok(Keys {
             origin,
-            ledger,
+            ledger: LedgerKeyring::load(path, ledger)?,
             node,
+            withheld: OnceLock::new(),
         })
     }
+}
+
+/// Begins the record of what is signed with the keys of a directory, with the empty tree; a record that is there stays
+/// as it is.
+///
+/// # Errors
+/// A damaged record, and what the system refused.
+pub(crate) fn begin_record(dir: &Path, origin: &str) -> Result<(), KeyError> {
+    if LastSigned::load(dir)?.is_some() {
+        return Ok(());
+    }
+    LastSigned {
+        origin: origin.to_owned(),
+        size: TreeSize::EMPTY,
+        root: empty_root(),
+    }
+    .store(dir)
+}
+
+/// Whether a directory was ever a node's: a ledger key that was made beforehand lies in it alone.
+fn was_used(dir: &Path) -> Result<bool, KeyError> {
+    let entries = fs::read_dir(dir).map_err(KeyError::io("list", dir))?;
+    for entry in entries {
+        let entry = entry.map_err(KeyError::io("list", dir))?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if is_node_key(&name) || ledger::is_further_key(&name) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The cosigning key in a file, made first if there is none. `name` is its name; `None` takes what is there, or makes
@@ -175,6 +246,21 @@ pub fn write_new_key(path: &Path, key: &SigningKey) -> Result<(), KeyError> {
     })
 }
 
+/// Writes a further ledger key, given as text, beside `ledger.key`; one that is there already stays.
+///
+/// # Errors
+/// A text that is no ledger key, and what the system refused.
+pub(crate) fn write_further_key(dir: &Path, text: &str) -> Result<(), KeyError> {
+    let path = dir.join("ledger-….key");
+    let malformed = |error| KeyError::Malformed { path, error };
+    let key = SigningKey::parse(text.trim_end_matches('\n')).map_err(malformed)?;
+    write_key(
+        &dir.join(ledger::further_key_file(key.verifier_key())),
+        &key,
+    )?;
+    Ok(())
+}
+
 fn key_from_seed(name: &str, key_type: KeyType, seed: &[u8; 32]) -> Result<SigningKey, KeyError> {
     SigningKey::from_seed_typed(name, key_type, seed).map_err(|error| KeyError::Origin {
         origin: name.to_owned(),
@@ -192,14 +278,14 @@ fn random_seed() -> Result<[u8; 32], KeyError> {
     Ok(seed)
 }
 
-/// A directory with a node key or a signed head had a ledger key: making another would start a second ledger.
+/// A directory with a node key, another ledger key or a signed head had a ledger key: making another would start a second ledger.
 fn refuse_second_ledger(dir: &Path, missing: &Path) -> Result<(), KeyError> {
     let entries = fs::read_dir(dir).map_err(KeyError::io("list", dir))?;
     for entry in entries {
         let entry = entry.map_err(KeyError::io("list", dir))?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if name == LAST_SIGNED_FILE || is_node_key(&name) {
+        if name == LAST_SIGNED_FILE || is_node_key(&name) || ledger::is_further_key(&name) {
             return Err(KeyError::LedgerKeyMissing {
                 missing: missing.to_path_buf(),
                 found: entry.path(),
@@ -237,7 +323,7 @@ mod tests {
     use super::*;
 
     fn open(dir: &Path, origin: Option<&str>) -> Result<Keys, KeyError> {
-        KeyDir::open_or_create(dir, origin, 1)
+        KeyDir::open_or_create(dir, origin, 1, true)
     }
 
     fn set_mode(path: &Path, mode: u32) {
@@ -258,7 +344,7 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let dir = parent.path().join("new/keys");
         let made = open(&dir, None).unwrap();
-        assert_eq!(names(&dir), ["ledger.key", "node-1.key"]);
+        assert_eq!(names(&dir), ["last-signed", "ledger.key", "node-1.key"]);
         for name in names(&dir) {
             assert_eq!(fs::metadata(dir.join(name)).unwrap().mode() & 0o777, 0o600);
         }
@@ -266,13 +352,13 @@ mod tests {
 
         let found = open(&dir, None).unwrap();
         assert_eq!(found.origin, made.origin);
-        assert_eq!(found.ledger.verifier_key(), made.ledger.verifier_key());
+        assert_eq!(found.ledger.first(), made.ledger.first());
         assert_eq!(found.node.verifier_key(), made.node.verifier_key());
         assert_eq!(found.node.verifier_key().key_type(), KeyType::Cosignature);
         assert_eq!(found.node.name(), format!("{}/node/1", made.origin));
 
-        let second = KeyDir::open_or_create(&dir, None, 2).unwrap();
-        assert_eq!(second.ledger.verifier_key(), made.ledger.verifier_key());
+        let second = KeyDir::open_or_create(&dir, None, 2, true).unwrap();
+        assert_eq!(second.ledger.first(), made.ledger.first());
         assert_ne!(
             second.node.verifier_key().public_key(),
             made.node.verifier_key().public_key()
@@ -283,9 +369,9 @@ mod tests {
     fn the_default_origin_is_made_from_the_public_key() {
         let dir = tempfile::tempdir().unwrap();
         let keys = open(dir.path(), None).unwrap();
-        let hash = sha256(&keys.ledger.verifier_key().public_key()).to_hex();
+        let hash = sha256(&keys.ledger.first().public_key()).to_hex();
         assert_eq!(keys.origin, format!("scribe.invalid/{}", &hash[..16]));
-        assert_eq!(keys.ledger.name(), keys.origin);
+        assert_eq!(keys.ledger.first().name(), keys.origin);
     }
 
     #[test]
@@ -387,7 +473,7 @@ mod tests {
         open(dir.path(), None).unwrap();
         assert_eq!(
             names(dir.path()),
-            ["ledger.key", "node-1.key", "node-tls.key"]
+            ["last-signed", "ledger.key", "node-1.key", "node-tls.key"]
         );
     }
 
@@ -412,6 +498,31 @@ mod tests {
         let leftover = temporary_name(&dir.path().join(LEDGER_KEY_FILE));
         fs::write(&leftover, "torn").unwrap();
         open(dir.path(), None).unwrap();
-        assert_eq!(names(dir.path()), ["ledger.key", "node-1.key"]);
+        assert_eq!(
+            names(dir.path()),
+            ["last-signed", "ledger.key", "node-1.key"]
+        );
+    }
+
+    #[test]
+    fn the_record_of_what_was_signed_begins_with_the_keys_and_is_never_made_up() {
+        // A key made beforehand, and data that is new.
+        let dir = tempfile::tempdir().unwrap();
+        let key = new_ledger_key(Some("example.com/a")).unwrap();
+        write_new_key(&dir.path().join(LEDGER_KEY_FILE), &key).unwrap();
+        open(dir.path(), None).unwrap();
+        let record = LastSigned::load(dir.path()).unwrap().unwrap();
+        assert_eq!((record.size, record.root), (TreeSize::EMPTY, empty_root()));
+
+        // Keys that were a node's, put back without the record: whatever the data is, it does not begin again.
+        fs::remove_file(dir.path().join(LAST_SIGNED_FILE)).unwrap();
+        for data_is_new in [true, false] {
+            KeyDir::open_or_create(dir.path(), None, 1, data_is_new).unwrap();
+            assert_eq!(LastSigned::load(dir.path()).unwrap(), None);
+        }
+        // Nor with the ledger's key alone, beside data that is not new.
+        fs::remove_file(dir.path().join("node-1.key")).unwrap();
+        KeyDir::open_or_create(dir.path(), None, 1, false).unwrap();
+        assert_eq!(LastSigned::load(dir.path()).unwrap(), None);
     }
 }

@@ -185,7 +185,10 @@ impl Node {
     }
 
     /// Has the leader carry out a request, for as long as one may take.
-    async fn ask_leader(&self, request: AdminRequest) -> Result<AdminAnswer, AdminError> {
+    pub(super) async fn ask_leader(
+        &self,
+        request: AdminRequest,
+    ) -> Result<AdminAnswer, AdminError> {
         let consensus = &self.inner.consensus;
         let deadline = Instant::now() + ADMIN_TIMEOUT;
         let mut asking = Asking::default();
@@ -303,6 +306,7 @@ impl Node {
                 }
                 Err(error) => Err(error),
             },
+            admin::ROTATE_KEY => return self.rotate_here().await,
             other => Err(ConsensusError::Refused(format!("unknown request {other}"))),
         };
         match done {
@@ -441,13 +445,15 @@ impl Node {
             )
             .map_err(FilesError::from)?;
         let (ca_certificate, ca_key) = files.ca_texts()?;
+        let mut ledger_keys = self.signing_texts().into_iter();
         Ok(JoinAnswer {
             cluster_id: Bytes::copy_from_slice(&files.cluster_id),
             node_id: admitted.node_id,
             certificate,
             ca_certificate,
             ca_key,
-            ledger_key: self.inner.keys.ledger.to_text(),
+            ledger_key: ledger_keys.next().unwrap_or_default(),
+            more_ledger_keys: ledger_keys.collect(),
         })
     }
 

@@ -11,19 +11,21 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use prost::Message as _;
 use scribe_proof::index::TreeSize;
+use scribe_proof::leaf::SystemKind;
 use tokio::sync::Semaphore;
 
 use super::{Inner, Node};
 use crate::cluster::wire::{
     AdminRequest, CheckpointMessage, CosignAnswer, CosignRequest, ForwardAnswer, ForwardRequest,
-    JobMessage, JoinRequest, Malformed, OutcomeMessage, PublishRequest, StatusAnswer, code, kind,
-    parts,
+    Job, JoinRequest, LedgerKeysMessage, Malformed, OutcomeMessage, PublishRequest, StatusAnswer,
+    code, kind, parts,
 };
 use crate::consensus::rpc::check_count;
 use crate::consensus::{AnswerError, ConsensusNode, Leadership, NodeId};
 use crate::error::AppendError;
 use crate::limits;
 use crate::peer::{Handler, Lane, RefusalCode, RemoteError, Request, Response};
+use crate::roster;
 
 /// The node, as its peers see it.
 pub(super) struct Service {
@@ -107,7 +109,7 @@ impl Handler for Service {
 async fn answer(node: &Node, sender: NodeId, request: Request) -> Result<Response, RemoteError> {
     let body = request.body;
     match request.kind {
-        kind::FORWARD => forward(node, body).await,
+        kind::FORWARD => forward(node, sender, body).await,
         kind::COSIGN => {
             let request = CosignRequest::decode(body).map_err(|error| malformed(&error))?;
             let cosigned = node.inner.publisher.cosign(TreeSize::new(request.size));
@@ -146,6 +148,11 @@ async fn answer(node: &Node, sender: NodeId, request: Request) -> Result<Respons
             taken.map_err(unavailable)?;
             Ok(Response::default())
         }
+        kind::LEDGER_KEYS => {
+            let message = LedgerKeysMessage::decode(body).map_err(|error| malformed(&error))?;
+            let answer = node.ledger_keys_message(message).await;
+            Ok(reply(&answer.map_err(|reason| refused(&reason))?))
+        }
         kind::STATUS => Ok(reply(&status(node).await)),
         kind::ADMIN => {
             let request = AdminRequest::decode(body).map_err(|error| malformed(&error))?;
@@ -157,14 +164,33 @@ async fn answer(node: &Node, sender: NodeId, request: Request) -> Result<Respons
     }
 }
 
+/// Whether a member may have this written. The ledger's own entries are the leader's to write; a member announces its own
+/// key and nothing else, so that no single one names keys for others or for the ledger.
+fn may_forward(sender: NodeId, job: &Job) -> Result<(), Malformed> {
+    let Job::System { subtype, body } = job else {
+        return Ok(());
+    };
+    let own = *subtype == SystemKind::NodeKey as u16
+        && roster::parse_node_key(body).is_some_and(|(id, _)| id == sender);
+    if own {
+        return Ok(());
+    }
+    Err(Malformed(format!(
+        "a system entry of subtype {subtype}: a member announces its own key and nothing else"
+    )))
+}
+
 /// Appends what another node's clients want written, if this node leads.
-async fn forward(node: &Node, body: Bytes) -> Result<Response, RemoteError> {
+async fn forward(node: &Node, sender: NodeId, body: Bytes) -> Result<Response, RemoteError> {
     check_count(&body, 1, limits::FRAME_OPERATIONS_MAX).map_err(|error| malformed(&error))?;
     let request = ForwardRequest::decode(body).map_err(|error| malformed(&error))?;
     let jobs = request
         .jobs
         .into_iter()
-        .map(JobMessage::job)
+        .map(|message| {
+            let job = message.job()?;
+            may_forward(sender, &job).map(|()| job)
+        })
         .collect::<Result<Vec<_>, Malformed>>()
         .map_err(|error| malformed(&error))?;
     let leads = matches!(*node.inner.leadership.borrow(), Leadership::Leading { .. });

@@ -15,11 +15,12 @@ use tokio::task::JoinHandle;
 
 use super::background::{follow_seals, start_scrubber, watch_disk};
 use super::beginning::{
-    check_last_signed, check_not_older, identity, open_keys, refuse_unfinished_import,
+    check_last_signed, check_not_older, check_record, identity, open_keys, refuse_unfinished_import,
 };
 use super::serving::Service;
 use super::{
-    Inner, Node, NodeOptions, RECOVERY_TIMEOUT, ScrubStats, StartError, store_options, upkeep,
+    Inner, Node, NodeOptions, RECOVERY_TIMEOUT, ScrubStats, StartError, rotation, store_options,
+    upkeep,
 };
 use crate::barrier::ReadBarrier;
 use crate::cluster::files::ClusterFiles;
@@ -116,9 +117,25 @@ impl Node {
                 let members = BTreeMap::from([(node_id, own_address.clone())]);
                 consensus.initialize(members).await?;
             }
+            let voters = consensus.voters();
+            // A group that was just begun has none to name yet.
+            if voters.iter().any(|id| *id != node_id) {
+                return Err(StartError::Identity {
+                    rule: format!(
+                        "`{}` holds the data of node {node_id} of a cluster with the voters {voters:?}, but `{}` is not \
+                         that node's key directory",
+                        options.data_dir.display(),
+                        options.key_dir.display()
+                    ),
+                    hint: "a copy of a member's data is no node: join with empty directories and a token, or begin a new \
+                           ledger with it (`scribe export`, then `scribe import`)"
+                        .to_owned(),
+                });
+            }
             // Leading with an entry of the own term applied means: everything the log holds is applied too.
             consensus.wait_leading(RECOVERY_TIMEOUT).await?;
             check_last_signed(&options, &store, &keys)?;
+            check_record(&options, &store, &keys)?;
         }
         let disk_full = Arc::new(AtomicBool::new(false));
         let (sequencer, sequencer_task) = Sequencer::start(
@@ -172,6 +189,7 @@ impl Node {
                 files,
                 tls,
                 raft_server: Mutex::new(None),
+                rotating: tokio::sync::Mutex::new(()),
             }),
         };
         if let Some(port) = port {
@@ -181,6 +199,7 @@ impl Node {
                 .map_err(|error| listen_error(&node.inner.options.raft_addr, &error))?;
             *node.inner.raft_server.lock() = Some(server);
             node.spawn(upkeep::bootstrap(Arc::downgrade(&node.inner)));
+            node.spawn(rotation::keep_up(Arc::downgrade(&node.inner)));
             node.spawn(upkeep::part_with_those_who_left(Arc::downgrade(
                 &node.inner,
             )));
@@ -302,7 +321,7 @@ async fn open(
         // A node alone is asked once all of its log is applied.
         Ok(())
     };
-    let keys = checked.and_then(|()| open_keys(options, identity.node_id));
+    let keys = checked.and_then(|()| open_keys(options, identity.node_id, &store, files.is_some()));
     let keys = keys.and_then(|keys| {
         // The data directory has its identity by now. A crash right here leaves it without the mark; the next start
         // sets it before anything is promised.

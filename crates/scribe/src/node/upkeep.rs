@@ -23,6 +23,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 const SEED_INTERVAL: Duration = Duration::from_millis(200);
 /// After how many looks those that do not answer are named.
 const SEED_LOOKS_QUIET: u32 = 25;
+/// How long a node that may sign nothing leads before it hands over.
+const WITHHELD_PAUSE: Duration = Duration::from_secs(2);
 const CALL: Wait = Wait::Deadline(Duration::from_secs(2));
 
 /// Follows leadership for as long as the node lives.
@@ -92,6 +94,14 @@ pub(super) async fn lead(node: &Node) -> Result<(), StartError> {
         .is_some_and(|known| known != own)
     {
         inner.consensus.set_address(node_id, own).await?;
+    }
+    if inner.keys.withheld().is_some() {
+        // It takes no writes and signs nothing: let somebody lead who can. If nobody can, leadership goes round slowly.
+        while !node.is_alone() {
+            tokio::time::sleep(WITHHELD_PAUSE).await;
+            node.hand_over().await;
+        }
+        return Ok(());
     }
     let first_entries = FirstEntries {
         store: &inner.store,

@@ -8,11 +8,16 @@
 //!
 //! A leader that is outvoted hands leadership to a voter that is right, signs nothing more, and stops.
 //!
+//! Which keys sign is what the applied entries say (`signers`): two of them while one takes the place of the other.
+//! Cosignatures that come late are merged in (`late`). Without a record of what was signed last, nothing is signed.
+//!
 //! Publishing happens on an interval when there are new user entries, and at once when somebody waits for it. A node
 //! that does not lead shows the checkpoints the leader sends it, and asks for one when somebody waits.
 
 mod agree;
+mod late;
 mod shown;
+mod signers;
 mod witnesses;
 
 use std::path::PathBuf;
@@ -20,18 +25,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use prost::Message as _;
 use scribe_client::witness::WitnessAddress;
 use scribe_proof::checkpoint::{Checkpoint, SignedCheckpoint};
 use scribe_proof::cosignature;
 use scribe_proof::hash::Hash;
 use scribe_proof::index::TreeSize;
-use scribe_proof::key::VerifierKey;
+use scribe_proof::key::{SigningKey, VerifierKey};
 use scribe_proof::note::Signature;
+use scribe_proof::rotation::LedgerKeys;
 use scribe_proof::witness::Cosignature;
 use tokio::sync::{Notify, watch};
 
-use agree::Agreement;
+use agree::{Agreement, Answers};
 use shown::Witnessed;
 use witnesses::Outside;
 
@@ -92,6 +99,13 @@ struct Shared {
     witnessed: Witnessed,
     /// Held while a head is recorded as signed: one at a time, in order.
     signing: tokio::sync::Mutex<()>,
+    /// The ledger's keys as they were last read from its entries.
+    known_keys: Mutex<Option<LedgerKeys>>,
+    /// Why nothing may be signed any more.
+    failed: watch::Sender<Option<String>>,
+    /// The task that waits for late cosignatures of the newest checkpoint: one at a time, so that a voter that hangs does
+    /// not gather calls.
+    collecting: Mutex<Option<tokio::task::AbortHandle>>,
 }
 
 /// Why nothing may be signed any more. The node stops.
@@ -114,6 +128,14 @@ enum SignError {
     Behind { found: TreeSize, signed: TreeSize },
     #[error("{0}")]
     Keys(String),
+    #[error(
+        "this node cosigned a tree of {signed} leaves and remembers none larger than {remembered}: its key directory is \
+         an older copy, or a copy of this node runs elsewhere; put a new node in its place (`scribe cluster replace`)"
+    )]
+    Forgotten {
+        signed: TreeSize,
+        remembered: TreeSize,
+    },
     #[error(
         "this node's root hash at tree size {size} is {found}, voters {by:?} agree on {root}: this node's data is \
          damaged"
@@ -153,6 +175,9 @@ impl Publisher {
             outside: open_witnesses(outside),
             witnessed: Witnessed::default(),
             signing: tokio::sync::Mutex::new(()),
+            known_keys: Mutex::new(None),
+            failed: failed_sender,
+            collecting: Mutex::new(None),
         });
         let task = Task {
             leadership,
@@ -161,11 +186,11 @@ impl Publisher {
         };
         let witnesses = witnesses::start(&shared, &task.leadership);
         let handle = tokio::spawn(async move {
+            let shared = Arc::clone(&task.shared);
             // They end with this task.
             let _witnesses = witnesses;
             if let Err(error) = task.run().await {
-                tracing::error!(%error, "nothing may be signed any more");
-                let _ = failed_sender.send(Some(error.to_string()));
+                shared.fail(&error);
             }
         });
         (
@@ -213,6 +238,9 @@ impl Publisher {
                 if let Some(reason) = self.failed.borrow().as_ref() {
                     return Err(PublishError::Unavailable(reason.clone()));
                 }
+                if let Some(reason) = self.shared.keys.withheld() {
+                    return Err(PublishError::Unavailable(reason.to_owned()));
+                }
                 self.shared
                     .wanted_size
                     .fetch_max(size.get(), Ordering::AcqRel);
@@ -252,6 +280,9 @@ impl Publisher {
     /// Entries below `size` are not applied here in time, the tree cannot be read, or the head contradicts one that was
     /// signed before.
     pub async fn cosign(&self, size: TreeSize) -> Result<(Hash, Signature), String> {
+        if let Some(reason) = self.shared.keys.withheld() {
+            return Err(reason.to_owned());
+        }
         self.shared.wait_applied(size).await?;
         let root = self
             .shared
@@ -316,9 +347,16 @@ impl Shared {
 
     /// A head once signed is never contradicted: the root at the last signed size is recomputed first.
     async fn check_last_signed(&self, size: TreeSize) -> Result<(), SignError> {
+        if let Some(reason) = self.failed.borrow().clone() {
+            return Err(SignError::Keys(reason));
+        }
         let last =
             LastSigned::load(&self.key_dir).map_err(|error| SignError::Keys(error.to_string()))?;
-        let Some(last) = last else { return Ok(()) };
+        let Some(last) = last else {
+            // It was there when this node started, or nothing would have come this far.
+            let reason = "the record of what was signed last is gone from the key directory";
+            return Err(SignError::Keys(reason.to_owned()));
+        };
         if last.size > size {
             return Err(SignError::Behind {
                 found: size,
@@ -358,6 +396,16 @@ impl Shared {
     fn cosignature(&self, text: &str) -> Result<Signature, SignError> {
         cosignature::sign(text, &self.keys.node, self.world.now_ms() / 1_000)
             .map_err(|error| SignError::Keys(error.to_string()))
+    }
+
+    /// Nothing is signed from here on, and the node stops.
+    fn fail(&self, error: &SignError) {
+        tracing::error!(%error, "nothing may be signed any more");
+        self.failed.send_if_modified(|failed| {
+            let first = failed.is_none();
+            failed.get_or_insert_with(|| error.to_string());
+            first
+        });
     }
 
     /// Makes a checkpoint the newest, unless a larger one is shown already. One of a head that is shown adds its
@@ -422,17 +470,20 @@ impl Shared {
 
     async fn take(&self, note: &str) -> Result<(), String> {
         let signed = SignedCheckpoint::parse(note).map_err(|error| error.to_string())?;
-        let checkpoint = signed
-            .verify(self.keys.ledger.verifier_key())
-            .map_err(|error| error.to_string())?
-            .clone();
-        if checkpoint.origin != self.keys.origin {
+        let origin = &signed.checkpoint().origin;
+        if *origin != self.keys.origin {
             return Err(format!(
-                "the checkpoint is of `{}`, this ledger is `{}`",
-                checkpoint.origin, self.keys.origin
+                "the checkpoint is of `{origin}`, this ledger is `{}`",
+                self.keys.origin
             ));
         }
-        self.wait_applied(checkpoint.size).await?;
+        if let Err(error) = self.check_remembered(&signed) {
+            self.fail(&error);
+            return Err(error.to_string());
+        }
+        // Which keys sign is said by entries that may not be applied here yet.
+        self.wait_applied(signed.checkpoint().size).await?;
+        let checkpoint = self.check_signed(&signed)?;
         let own = self
             .root_at(checkpoint.size)
             .await
@@ -446,7 +497,9 @@ impl Shared {
         }
         let nodes = roster::node_keys(&self.store, &self.keys.origin)
             .map_err(|error| format!("the nodes' keys cannot be read: {error}"))?;
-        let known = [self.keys.ledger.verifier_key()]
+        let ledger = self.ledger_keys().map_err(|error| error.to_string())?;
+        let known = ledger
+            .signing(self.store.applied().last_timestamp_ms)
             .into_iter()
             .chain(nodes.values())
             .chain(self.outside.iter().map(Outside::key));
@@ -460,7 +513,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Sends a new checkpoint to every other node. One that misses it asks when it needs it.
+    /// Sends a checkpoint to every other node. One that misses it asks when it needs it.
     fn tell(&self, note: &str) {
         let message = parts(&CheckpointMessage {
             note: note.to_owned(),
@@ -588,6 +641,9 @@ impl Task {
         if size == TreeSize::EMPTY || !new || !due {
             return Ok(());
         }
+        if shared.keys.withheld().is_some() || shared.signers()?.is_none() {
+            return Ok(());
+        }
         {
             let _signing = shared.signing.lock().await;
             if !shared.may_sign(size).await? {
@@ -597,7 +653,12 @@ impl Task {
         // Recomputed from the stored tree, not taken from a running sum: a bit that flipped in memory must not be
         // signed.
         let root = shared.root_at(size).await?;
-        let others = match agree::ask_voters(&shared.consensus, root, size).await {
+        let Answers {
+            agreement,
+            asked,
+            missing,
+        } = agree::ask_voters(&shared.consensus, root, size).await;
+        let others = match agreement {
             Agreement::Agreed(others) => others,
             Agreement::Open { answered, voters } => {
                 tracing::info!(%size, answered, voters, "too few voters have recomputed the tree head");
@@ -631,6 +692,11 @@ impl Task {
             .collect();
         if let Some(note) = self.sign(size, root, &cosigned).await? {
             shared.tell(&note);
+            let late = late::collect(Arc::clone(shared), size, root, asked, missing);
+            let task = tokio::spawn(late).abort_handle();
+            if let Some(former) = shared.collecting.lock().replace(task) {
+                former.abort();
+            }
         }
         Ok(())
     }
@@ -648,11 +714,15 @@ impl Task {
         if !shared.may_sign(size).await? {
             return Ok(None);
         }
+        let Some(signers) = shared.signers()? else {
+            return Ok(None);
+        };
         shared.record_signed(size, root).await?;
         let checkpoint = Checkpoint::new(shared.keys.origin.clone(), size, root);
         let text = checkpoint.to_text();
-        let mut signed = SignedCheckpoint::sign(checkpoint, &[&shared.keys.ledger])
-            .map_err(|error| keys_error(&error))?;
+        let signers: Vec<&SigningKey> = signers.iter().map(|key| &**key).collect();
+        let mut signed =
+            SignedCheckpoint::sign(checkpoint, &signers).map_err(|error| keys_error(&error))?;
         signed
             .add_signature(shared.cosignature(&text)?)
             .map_err(|error| keys_error(&error))?;

@@ -1,11 +1,13 @@
 //! The one integration-test binary.
 
 mod append;
+mod checkpoints;
 mod cli_cluster_files;
 mod cli_export_tiles;
 mod cli_help;
 mod cli_node;
 mod cli_offline;
+mod cli_policy;
 mod cluster;
 mod cluster_damage;
 mod cluster_full_disk;
@@ -16,6 +18,7 @@ mod cluster_segments;
 mod cluster_stop;
 mod crash;
 mod damage;
+mod equivocation;
 mod history;
 mod http_bulk;
 mod http_cluster;
@@ -36,6 +39,9 @@ mod peer_join;
 mod peer_support;
 mod process_load;
 mod processes;
+mod restore;
+mod rotation;
+mod secrets;
 mod support;
 mod test_cluster;
 mod test_ledger;

@@ -168,6 +168,10 @@ impl TestCluster {
         Ok(())
     }
 
+    pub fn options(&self, id: u64) -> &NodeOptions {
+        &self.options[&id]
+    }
+
     pub fn key_dir(&self, id: u64) -> PathBuf {
         self.options[&id].key_dir.clone()
     }
