@@ -175,7 +175,7 @@ def main():
     scribe, work, urls = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3:]
     started = time.monotonic()
     growth = Growth(scribe, work, urls)
-    # Cosignatures count once the node's key is announced in the ledger; a new cluster is ready a moment earlier.
+    # A majority of the nodes cosigns every checkpoint; from here on all three can.
     wait_for(lambda: len(ledger_of(growth.nodes[0])["verifier_keys"]) == 1 + len(urls))
     growth.checkpoint()
     growth.singles(600)

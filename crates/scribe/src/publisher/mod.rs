@@ -20,6 +20,7 @@ mod shown;
 mod signers;
 mod witnesses;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -60,7 +61,7 @@ pub use witnesses::OutsideStats;
 const APPLY_WAIT: Duration = Duration::from_secs(1);
 /// How long an outvoted leader waits for another to take over before it stops.
 const HAND_OVER_WAIT: Duration = Duration::from_secs(2);
-/// Pause before a leader that did not answer is asked again for a checkpoint.
+/// Pause before a leader that did not answer is asked again for a checkpoint, and before a leader tries again.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// A tree head that anyone may be shown.
@@ -101,6 +102,8 @@ struct Shared {
     signing: tokio::sync::Mutex<()>,
     /// The ledger's keys as they were last read from its entries.
     known_keys: Mutex<Option<LedgerKeys>>,
+    /// The nodes' cosigning keys, likewise.
+    known_node_keys: Mutex<BTreeMap<NodeId, VerifierKey>>,
     /// Why nothing may be signed any more.
     failed: watch::Sender<Option<String>>,
     /// The task that waits for late cosignatures of the newest checkpoint: one at a time, so that a voter that hangs does
@@ -176,6 +179,7 @@ impl Publisher {
             witnessed: Witnessed::default(),
             signing: tokio::sync::Mutex::new(()),
             known_keys: Mutex::new(None),
+            known_node_keys: Mutex::default(),
             failed: failed_sender,
             collecting: Mutex::new(None),
         });
@@ -603,9 +607,12 @@ impl Task {
             let leadership = *self.leadership.borrow_and_update();
             match leadership {
                 Leadership::Leading { term } => {
+                    let unmet = self.shared.is_wanted();
                     let asked = tokio::select! {
                         _ = tick.tick() => false,
                         () = self.shared.wanted.notified() => true,
+                        // What could not be signed a moment ago is still waited for.
+                        () = tokio::time::sleep(ASK_AGAIN), if unmet => true,
                         changed = self.leadership.changed() => {
                             if changed.is_err() {
                                 return Ok(());
@@ -644,6 +651,10 @@ impl Task {
         if shared.keys.withheld().is_some() || shared.signers()?.is_none() {
             return Ok(());
         }
+        if !shared.can_be_cosigned()? {
+            tracing::debug!(%size, "a majority of the voters has not announced its keys yet");
+            return Ok(());
+        }
         {
             let _signing = shared.signing.lock().await;
             if !shared.may_sign(size).await? {
@@ -674,6 +685,11 @@ impl Task {
                 });
             }
         };
+        let checkpoint = Checkpoint::new(shared.keys.origin.clone(), size, root);
+        let Some(cosigned) = shared.cosigned(&checkpoint.to_text(), &others)? else {
+            tracing::info!(%size, "too few voters have cosigned the tree head");
+            return Ok(());
+        };
         let mut pending = shared
             .consensus
             .propose(Proposal::Publish { size, root }, term)
@@ -686,11 +702,7 @@ impl Task {
                 return Ok(());
             }
         }
-        let cosigned: Vec<(NodeId, Signature)> = others
-            .into_iter()
-            .filter_map(|(id, found)| Some((id, found.signature?)))
-            .collect();
-        if let Some(note) = self.sign(size, root, &cosigned).await? {
+        if let Some(note) = self.sign(checkpoint, cosigned).await? {
             shared.tell(&note);
             let late = late::collect(Arc::clone(shared), size, root, asked, missing);
             let task = tokio::spawn(late).abort_handle();
@@ -703,11 +715,11 @@ impl Task {
 
     async fn sign(
         &self,
-        size: TreeSize,
-        root: Hash,
-        others: &[(NodeId, Signature)],
+        checkpoint: Checkpoint,
+        cosigned: Vec<Signature>,
     ) -> Result<Option<String>, SignError> {
         let shared = &self.shared;
+        let (size, root) = (checkpoint.size, checkpoint.root);
         let keys_error = |error: &dyn std::fmt::Display| SignError::Keys(error.to_string());
         let _signing = shared.signing.lock().await;
         // Leadership may have moved while this head was agreed on.
@@ -718,7 +730,6 @@ impl Task {
             return Ok(None);
         };
         shared.record_signed(size, root).await?;
-        let checkpoint = Checkpoint::new(shared.keys.origin.clone(), size, root);
         let text = checkpoint.to_text();
         let signers: Vec<&SigningKey> = signers.iter().map(|key| &**key).collect();
         let mut signed =
@@ -726,19 +737,10 @@ impl Task {
         signed
             .add_signature(shared.cosignature(&text)?)
             .map_err(|error| keys_error(&error))?;
-        if !others.is_empty() {
-            let known = roster::node_keys(&shared.store, &shared.keys.origin)?;
-            for (id, signature) in others {
-                // A cosignature that does not verify under the node's announced key must not spoil the note.
-                let good = known
-                    .get(id)
-                    .is_some_and(|key| cosignature::verify(&text, key, signature).is_ok());
-                if good {
-                    signed
-                        .add_signature(signature.clone())
-                        .map_err(|error| keys_error(&error))?;
-                }
-            }
+        for signature in cosigned {
+            signed
+                .add_signature(signature)
+                .map_err(|error| keys_error(&error))?;
         }
         let note = signed.to_text();
         shared.show(Published {

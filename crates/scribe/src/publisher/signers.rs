@@ -1,14 +1,18 @@
 //! Which of the ledger's keys sign now, and what a signed note that comes from outside says about this node.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
 use scribe_proof::checkpoint::{Checkpoint, SignedCheckpoint};
 use scribe_proof::cosignature;
-use scribe_proof::key::SigningKey;
+use scribe_proof::key::{SigningKey, VerifierKey};
+use scribe_proof::note::Signature;
 use scribe_proof::rotation::LedgerKeys;
 
+use super::agree::Found;
 use super::{Shared, SignError};
+use crate::consensus::NodeId;
 use crate::keys::LastSigned;
 use crate::roster;
 
@@ -44,6 +48,59 @@ impl Shared {
             signers.push(signer);
         }
         Ok(Some(signers))
+    }
+
+    /// The cosigning keys the nodes announced. As with the ledger's, the last ones known count on if damage hides them.
+    fn node_keys(&self) -> Result<BTreeMap<NodeId, VerifierKey>, SignError> {
+        match roster::node_keys(&self.store, &self.keys.origin) {
+            Ok(found) => {
+                *self.known_node_keys.lock() = found.clone();
+                Ok(found)
+            }
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                tracing::error!(%error, "a system entry cannot be read");
+                Ok(self.known_node_keys.lock().clone())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether a majority of the voters can cosign: until they have announced their keys, a checkpoint would carry fewer
+    /// cosignatures than the policy of this ledger asks for, for ever.
+    pub(super) fn can_be_cosigned(&self) -> Result<bool, SignError> {
+        let known = self.node_keys()?;
+        let voters = self.consensus.voters();
+        let announced = voters.iter().filter(|id| match self.is_this_node(**id) {
+            true => known.get(id) == Some(self.keys.node.verifier_key()),
+            false => known.contains_key(id),
+        });
+        Ok(announced.count() > voters.len() / 2)
+    }
+
+    /// The cosignatures of other voters that verify under the keys they announced, over a checkpoint's text. `None` if
+    /// with this node's own they are no majority: nothing may be signed then.
+    pub(super) fn cosigned(
+        &self,
+        text: &str,
+        others: &BTreeMap<NodeId, Found>,
+    ) -> Result<Option<Vec<Signature>>, SignError> {
+        let known = self.node_keys()?;
+        let mut good = Vec::with_capacity(others.len());
+        for (id, found) in others {
+            // One that does not verify must not spoil the note.
+            if let (Some(key), Some(signature)) = (known.get(id), &found.signature)
+                && cosignature::verify(text, key, signature).is_ok()
+            {
+                good.push(signature.clone());
+            }
+        }
+        let voters = self.consensus.voters();
+        let own = usize::from(voters.iter().any(|id| self.is_this_node(*id)));
+        Ok((good.len() + own > voters.len() / 2).then_some(good))
+    }
+
+    fn is_this_node(&self, id: NodeId) -> bool {
+        id == self.consensus.node_id()
     }
 
     /// The checkpoint of a note that a key of this ledger signed which signs now.

@@ -86,6 +86,25 @@ async fn a_checkpoint_has_a_majority_of_cosignatures_and_every_node_shows_it() {
     cluster.stop_all().await;
 }
 
+/// A cluster is ready a moment before its nodes have announced the keys their cosignatures count under.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_checkpoint_of_a_cluster_has_a_majority_of_cosignatures_too() {
+    for _ in 0..3 {
+        let cluster = TestCluster::begin(3, |_| {}).await;
+        let leader = cluster.leader().await;
+        let first = cluster.node(leader).publish(TreeSize::new(1)).await;
+        let first = SignedCheckpoint::parse(&first.unwrap().note).unwrap();
+        eventually("every node's key is announced", async || {
+            cluster.node(leader).ledger().verifier_keys.len() == 4
+        })
+        .await;
+        let policy = Policy::parse(&cluster.node(leader).ledger().policy).unwrap();
+        let report = policy.evaluate(&first).unwrap();
+        assert!(report.cosigners.len() >= 2, "{report:?}");
+        cluster.stop_all().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_the_leader_goes_another_answers_and_nothing_is_lost() {
     let mut cluster = TestCluster::new(3).await;

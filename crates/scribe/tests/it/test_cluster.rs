@@ -58,6 +58,20 @@ impl TestCluster {
 
     /// As [`Self::new`], with options changed.
     pub async fn with(count: u64, change: impl Fn(&mut NodeOptions)) -> Self {
+        let cluster = Self::begin(count, change).await;
+        cluster.leader().await;
+        eventually("every node's key is announced everywhere", async || {
+            cluster
+                .nodes
+                .values()
+                .all(|node| node.ledger().verifier_keys.len() as u64 == 1 + count)
+        })
+        .await;
+        cluster
+    }
+
+    /// As [`Self::with`], without waiting for anything.
+    pub async fn begin(count: u64, change: impl Fn(&mut NodeOptions)) -> Self {
         if let Ok(filter) = std::env::var("SCRIBE_TEST_LOG") {
             let _ = tracing_subscriber::fmt()
                 .with_env_filter(filter)
@@ -88,14 +102,6 @@ impl TestCluster {
             cluster.options.insert(id, options);
             cluster.start(id).await;
         }
-        cluster.leader().await;
-        eventually("every node's key is announced everywhere", async || {
-            cluster
-                .nodes
-                .values()
-                .all(|node| node.ledger().verifier_keys.len() as u64 == 1 + count)
-        })
-        .await;
         cluster
     }
 
