@@ -91,6 +91,17 @@ pub enum LineProblem {
     /// The same public key twice.
     #[error("this public key was listed before")]
     DuplicateKey,
+    /// Two keys that no signature line could tell apart.
+    #[error(
+        "key id {key_id:08x} of {name} belongs to another key on an earlier line, so a signature \
+         line could mean either; hint: make a new key"
+    )]
+    SameKeyId {
+        /// The name of both keys.
+        name: String,
+        /// The id of both keys.
+        key_id: u32,
+    },
     /// The name is taken, reserved or malformed.
     #[error("name {0:?} is empty, has spaces, is reserved or was defined before")]
     Name(String),
@@ -116,8 +127,9 @@ pub enum LineProblem {
 
 /// A trusted set of ledgers and cosigners.
 ///
-/// Invariants: no two logs and no two witnesses share a public key; witness and group names are
-/// unique; a group's members come before it and no name is a member twice.
+/// Invariants: no two logs and no two witnesses share a public key; no two keys share name and key
+/// id; witness and group names are unique; a group's members come before it and no name is a member
+/// twice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     logs: Vec<Log>,
@@ -317,8 +329,14 @@ impl Policy {
         let origin = &checkpoint.checkpoint().origin;
         let mut known = false;
         let mut signed_by = None;
-        // Every key of that name is looked at, as while a key is being replaced there are two.
-        for log in self.logs.iter().filter(|log| log.key.name() == *origin) {
+        // Every key is looked at: while a key is being replaced there are two of that name, and a
+        // signature by another ledger's key counts for nothing but must fit, as for any known key.
+        for log in &self.logs {
+            if log.key.name() != *origin {
+                let note = checkpoint.note();
+                note.verify(&log.key).map_err(CheckpointError::from)?;
+                continue;
+            }
             known = true;
             match checkpoint.verify(&log.key) {
                 Ok(_) => signed_by = signed_by.or(Some(&log.key)),
@@ -475,7 +493,7 @@ impl PolicyReader {
             _ => return Err(LineProblem::Items("log <verifier key> [<url>]")),
         };
         let key = parse_key(key, KeyType::Ed25519)?;
-        let logs = &mut self.policy.logs;
+        let logs = &self.policy.logs;
         check_room(logs.len())?;
         if logs
             .iter()
@@ -483,7 +501,8 @@ impl PolicyReader {
         {
             return Err(LineProblem::DuplicateKey);
         }
-        logs.push(Log { key, url });
+        self.check_key_id(&key)?;
+        self.policy.logs.push(Log { key, url });
         Ok(())
     }
 
@@ -495,7 +514,7 @@ impl PolicyReader {
         };
         let key = parse_key(key, KeyType::Cosignature)?;
         let name = self.new_name(name)?;
-        let witnesses = &mut self.policy.witnesses;
+        let witnesses = &self.policy.witnesses;
         check_room(witnesses.len())?;
         if witnesses
             .iter()
@@ -503,7 +522,8 @@ impl PolicyReader {
         {
             return Err(LineProblem::DuplicateKey);
         }
-        witnesses.push(Witness { name, key, url });
+        self.check_key_id(&key)?;
+        self.policy.witnesses.push(Witness { name, key, url });
         Ok(())
     }
 
@@ -561,6 +581,20 @@ impl PolicyReader {
                     .ok_or_else(|| LineProblem::UnknownName(name.to_string()))?,
             ),
         });
+        Ok(())
+    }
+
+    /// Refuses a key whose signature lines would look like another's. Each would fail for the other
+    /// key, and so spoil every note that both signed.
+    fn check_key_id(&self, key: &VerifierKey) -> Result<(), LineProblem> {
+        let witnesses = self.policy.witnesses.iter().map(|witness| &witness.key);
+        let mut keys = self.policy.log_keys().chain(witnesses);
+        if keys.any(|other| other.key_id() == key.key_id() && other.name() == key.name()) {
+            return Err(LineProblem::SameKeyId {
+                name: key.name().to_string(),
+                key_id: key.key_id(),
+            });
+        }
         Ok(())
     }
 
