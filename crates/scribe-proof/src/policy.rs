@@ -23,6 +23,10 @@ use crate::note::NoteError;
 pub const POLICY_LENGTH_MAX: usize = 256 * 1024;
 /// Most logs, most witnesses and most groups of a policy, each. The specification asks for 32.
 pub const POLICY_MEMBERS_MAX: usize = 128;
+/// Most items of a line that are looked at: a group's name, threshold, and one member more than it can
+/// have. No group has more members than there are witnesses, as each group among them has used up a
+/// name; so one of that many is refused as a second use or as unknown, whatever follows.
+const ITEMS_MAX: usize = POLICY_MEMBERS_MAX + 3;
 
 /// Why a policy is refused, or a checkpoint does not satisfy it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -474,9 +478,7 @@ impl PolicyReader {
         if keyword.starts_with('#') {
             return Ok(());
         }
-        // More names than there can be witnesses and groups: one of them is refused as a second use or
-        // as unknown, so cutting the rest off changes no answer.
-        let items: Vec<&str> = items.take(2 * POLICY_MEMBERS_MAX + 3).collect();
+        let items: Vec<&str> = items.take(ITEMS_MAX).collect();
         match keyword {
             "log" => self.log(&items),
             "witness" => self.witness(&items),
