@@ -64,6 +64,7 @@ impl Forger for Notes {
         let world = &self.world;
         let document = documents::pick(rng, world);
         let ledger = match document.ledger {
+            _ if rng.one_in(4) => *rng.pick(&[LEDGER, ROTATED, OTHER, NODE_1]),
             0 => *rng.pick(&[LEDGER, LEDGER, ROTATED]),
             _ => OTHER,
         };
