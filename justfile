@@ -71,6 +71,10 @@ deny:
 walk:
     scripts/readme-walk
 
+# A log and a witness that are not ours (siglog, from the Rust registry) with ours; installs it, which takes a while
+siglog *arguments:
+    interop/siglog/run {{arguments}}
+
 # Remove the ledger that `just run` made, and its keys. There is no way back
 [confirm("Delete ./scribe-data and ./scribe-keys for ever?")]
 forget:

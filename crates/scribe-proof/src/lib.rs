@@ -67,6 +67,7 @@ pub mod policy;
 pub mod receipt;
 pub mod tile;
 pub mod tree;
+pub mod witness;
 
 pub use checkpoint::{Checkpoint, CheckpointError, SignedCheckpoint};
 #[doc(inline)]
@@ -88,3 +89,4 @@ pub use tile::{Tile, TileError, TilePath};
 pub use tree::{
     Frontier, HashReader, MemoryTree, ProveError, TreeBuilder, root_at, subtree_root, tile_root,
 };
+pub use witness::{AddCheckpoint, NotCosigned, WitnessError};

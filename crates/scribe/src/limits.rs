@@ -50,10 +50,15 @@ pub const APPEND_FRAMES_MAX: usize = 4_096;
 pub const JOINS_AT_ONCE_MAX: usize = 2;
 /// Piece of a segment file fetched from a peer at once: what is lost when a transfer is cut short.
 pub const SEGMENT_PIECE_LENGTH: usize = MIB;
-/// How long an append or a piece of a segment may stand still before the connection counts as dead.
+/// How long an append or a piece of a segment may stand still before the connection counts as dead, unless it is set.
 pub const PEER_PROGRESS_MS: u64 = 10_000;
-/// How long a follower waits for the leader's read index.
-pub const READ_INDEX_TIMEOUT_MS: u64 = 2_000;
+/// How long a node waits for another one's answer to a small request, such as a follower for the leader's read index,
+/// unless it is set.
+pub const PEER_REQUEST_MS: u64 = 2_000;
+/// How long connecting to one address of a node may take, unless it is set.
+pub const PEER_CONNECT_MS: u64 = 2_000;
+/// Addresses of a node's name that are tried, in the order the system gives them.
+pub const PEER_ADDRESSES_MAX: usize = 8;
 /// How long writes carried to a node may still be answered by it after another node is known to lead: enough for one
 /// that handed leadership over to answer what it had, short for one that cannot be reached.
 pub const FORMER_LEADER_GRACE_MS: u64 = 1_000;
@@ -185,6 +190,27 @@ pub const PEER_JOIN_LIFETIME_MS: u64 = 60_000;
 pub const PEER_HANDSHAKES_MAX: usize = 64;
 /// How long requests at work may take to finish when the server stops or a connection ends in order.
 pub const PEER_DRAIN_MS: u64 = 2_000;
+/// Outside witnesses a node submits to: each costs a request per checkpoint, and a signature line in each receipt.
+pub const WITNESSES_MAX: usize = 16;
+/// How long an outside witness may take to answer, from the connection to the end of its answer.
+pub const WITNESS_TIMEOUT_MS: u64 = 10_000;
+/// First pause before a witness that failed is asked again; each further one is twice as long …
+pub const WITNESS_BACKOFF_MIN_MS: u64 = 500;
+/// … up to this.
+pub const WITNESS_BACKOFF_MAX_MS: u64 = 60_000;
+/// Logs one witness follows: each has a file and a lock.
+pub const WITNESS_LOGS_MAX: usize = 1_024;
+/// Keys trusted to sign for one log: two while it replaces its key, and room for another kind.
+pub const WITNESS_KEYS_PER_LOG_MAX: usize = 8;
+/// Signed requests for one log that a witness holds at once: they are decided one after another.
+pub const WITNESS_WAITING_PER_LOG_MAX: usize = 16;
+/// Requests a witness holds at once, whoever sent them.
+pub const WITNESS_REQUESTS_MAX: usize = 256;
+/// `witnessed` beside a witness's key: a line of 86 bytes for every log it ever followed.
+pub const WITNESSED_LENGTH_MAX: u64 = MIB as u64;
+/// File with the logs a witness follows.
+pub const WITNESS_LOGS_LENGTH_MAX: u64 = MIB as u64;
+
 /// Free disk space below which client writes are refused (507) while reads and replication go on.
 pub const DISK_RESERVE_BYTES: u64 = 256 * MIB as u64;
 

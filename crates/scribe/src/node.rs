@@ -7,6 +7,7 @@
 mod background;
 mod beginning;
 mod entry;
+mod handing_over;
 mod members;
 mod serving;
 mod starting;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use scribe_client::witness::WitnessAddress;
 use scribe_proof::hash::Hash;
 use scribe_proof::index::{LeafIndex, TreeSize};
 use scribe_proof::leaf::LeafKind;
@@ -53,11 +55,12 @@ use crate::world::World;
 pub use background::ScrubStats;
 pub use beginning::IMPORTING_FILE;
 pub use entry::Entry;
+pub use handing_over::HandedOver;
 pub use members::{AdminError, Change, MemberStatus};
 
 pub use crate::consensus::HealthStatus;
 pub use crate::error::{AppendError, PublishError, ReadError};
-pub use crate::publisher::Published;
+pub use crate::publisher::{OutsideStats, Published};
 pub use crate::sequencer::{
     Appended, CarriedEntry, Condition, Operation, Transaction, TransactionAppended, Write,
     WriteKind,
@@ -91,6 +94,8 @@ pub struct NodeOptions {
     pub value_length_max: usize,
     /// How often new entries are published.
     pub publish_interval_ms: u64,
+    /// Outside witnesses that are asked to cosign checkpoints.
+    pub witnesses: Vec<WitnessAddress>,
     /// Size at which a segment is sealed. Part of the ledger's format: the same on every node, for ever.
     pub segment_bytes_max: u64,
     /// Leaves at which a segment is sealed. Likewise.
@@ -126,6 +131,7 @@ impl Default for NodeOptions {
             origin: None,
             value_length_max: limits::VALUE_LENGTH_DEFAULT_MAX,
             publish_interval_ms: 1_000,
+            witnesses: Vec::new(),
             segment_bytes_max: limits::SEGMENT_BYTES_MAX,
             segment_leaves_max: limits::SEGMENT_LEAVES_MAX,
             disk_reserve_bytes: limits::DISK_RESERVE_BYTES,
@@ -414,6 +420,18 @@ impl Node {
     /// The newest published checkpoint.
     pub fn checkpoint(&self) -> Option<Arc<Published>> {
         self.inner.publisher.newest()
+    }
+
+    /// The checkpoint for a receipt of an entry below `size`: the one that most outside witnesses cosigned, or else the
+    /// newest. `None` if none covers it.
+    pub fn checkpoint_covering(&self, size: TreeSize) -> Option<Arc<Published>> {
+        self.inner.publisher.covering(size)
+    }
+
+    /// The outside witnesses this node is configured with, by the names of their keys, and what is known of each.
+    pub fn outside_witnesses(&self) -> impl Iterator<Item = (&str, &OutsideStats)> {
+        let outside = self.inner.publisher.outside();
+        outside.map(|(key, stats)| (key.name(), stats))
     }
 
     /// Waits for a checkpoint that covers `at_least` leaves, and has one made if need be.

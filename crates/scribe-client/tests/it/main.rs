@@ -5,3 +5,4 @@ mod server;
 mod several_nodes;
 mod streaming;
 mod verifying;
+mod witnessing;

@@ -10,6 +10,7 @@ mod entries;
 mod notes;
 mod receipts;
 mod trees;
+mod witnesses;
 
 use std::path::PathBuf;
 
@@ -24,6 +25,7 @@ use scribe_proof::{
 };
 use serde_json::{Value, json};
 use trees::*;
+use witnesses::*;
 
 /// What makes a file's cases, and what checks one of them.
 type File = (
@@ -32,7 +34,7 @@ type File = (
     fn(&Value) -> Result<(), String>,
 );
 
-const FILES: [File; 8] = [
+const FILES: [File; 10] = [
     ("leaf", leaf_cases, check_leaf),
     ("commitment", commitment_cases, check_commitment),
     ("tree", tree_cases, check_tree),
@@ -41,6 +43,8 @@ const FILES: [File; 8] = [
     ("note", note_cases, check_note),
     ("checkpoint", checkpoint_cases, check_checkpoint),
     ("receipt", receipt_cases, check_receipt),
+    ("witness-request", request_cases, check_request),
+    ("witness-answer", answer_cases, check_answer),
 ];
 
 fn path(name: &str) -> PathBuf {

@@ -1,4 +1,4 @@
-//! `scribe bench`: a load generator for whole servers, over real HTTP/1.1 connections.
+//! `scribe bench`: a load generator for whole servers, over real HTTP/1.1 connections, with TLS or without.
 //!
 //! It is lean on purpose (a raw socket per connection, requests built in place, answers skipped rather than parsed),
 //! because on one machine every microsecond it uses is one the server does not get. The same generator measures any
@@ -17,9 +17,11 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use self::connection::Target;
 use self::load::{Load, Measured};
-use super::ClientArgs;
 use super::output::{Failure, Output, say};
+use super::{ClientArgs, read_certificates};
+use crate::http::TlsTarget;
 use crate::units;
 
 /// Connections one run may open: each costs a descriptor here and one at the server.
@@ -177,7 +179,10 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     };
     let (address, host) = resolve(&server)?;
     let load = Load {
-        address,
+        target: Target {
+            address,
+            tls: tls(&server, &arguments.client)?,
+        },
         host,
         operation: arguments.operation,
         connections: in_range(
@@ -225,7 +230,27 @@ fn in_range(name: &str, found: u64, low: u64, high: u64) -> Result<u64, Failure>
     )))
 }
 
-/// Address and Host header of an `http://` URL.
+/// How to speak TLS, if the URL asks for it. The generator reads no store of the system's CAs: it measures nodes, whose
+/// CA is at hand.
+fn tls(server: &str, client: &ClientArgs) -> Result<Option<TlsTarget>, Failure> {
+    let uri: http::Uri = server.parse().unwrap_or_default();
+    if uri.scheme_str() != Some("https") {
+        return Ok(None);
+    }
+    let Some(path) = &client.trust.cacert else {
+        return Err(
+            Failure::user("an https:// node needs --cacert to be measured")
+                .hint("--cacert FILE names the certificate of the CA that vouches for the node"),
+        );
+    };
+    let host = uri.host().unwrap_or_default();
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let tls = TlsTarget::new(host, &read_certificates(path)?)
+        .map_err(|error| Failure::user(format!("cannot use `{}`: {error}", path.display())))?;
+    Ok(Some(tls))
+}
+
+/// Address and Host header of an `http://` or `https://` URL.
 pub(super) fn resolve(server: &str) -> Result<(std::net::SocketAddr, String), Failure> {
     let form = || {
         Failure::user(format!(
@@ -233,15 +258,17 @@ pub(super) fn resolve(server: &str) -> Result<(std::net::SocketAddr, String), Fa
         ))
     };
     let uri: http::Uri = server.parse().map_err(|_| form())?;
-    if uri.scheme_str() != Some("http") {
-        return Err(form());
-    }
+    let port = match uri.scheme_str() {
+        Some("http") => 80,
+        Some("https") => 443,
+        _ => return Err(form()),
+    };
     let authority = uri.authority().ok_or_else(form)?;
     let host = authority
         .host()
         .trim_start_matches('[')
         .trim_end_matches(']');
-    let address = (host, authority.port_u16().unwrap_or(80))
+    let address = (host, authority.port_u16().unwrap_or(port))
         .to_socket_addrs()
         .map_err(|error| Failure::user(format!("cannot resolve `{host}`: {error}")))?
         .next()
@@ -358,7 +385,11 @@ mod tests {
             resolve("http://[::1]:7/x").unwrap().0.to_string(),
             "[::1]:7"
         );
-        for wrong in ["127.0.0.1:8001", "https://127.0.0.1", "http://", "nonsense"] {
+        assert_eq!(
+            resolve("https://127.0.0.1").unwrap().0.to_string(),
+            "127.0.0.1:443"
+        );
+        for wrong in ["127.0.0.1:8001", "ftp://127.0.0.1", "http://", "nonsense"] {
             assert!(resolve(wrong).is_err(), "{wrong}");
         }
     }
@@ -373,7 +404,7 @@ mod tests {
         ] {
             let address = hello::start(100).unwrap();
             let measured = load::run(Load {
-                address,
+                target: Target { address, tls: None },
                 host: address.to_string(),
                 operation,
                 connections: 3,
@@ -403,7 +434,7 @@ mod tests {
     async fn refusals_are_counted_with_the_first_one_shown() {
         let address = hello::start(10).unwrap();
         let measured = load::run(Load {
-            address,
+            target: Target { address, tls: None },
             host: address.to_string(),
             operation: Operation::Put,
             connections: 1,

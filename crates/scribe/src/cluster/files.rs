@@ -22,6 +22,7 @@ use scribe_proof::key::{KeyType, SigningKey};
 use serde::{Deserialize, Serialize};
 
 use crate::consensus::{NodeId, PeerAddress};
+use crate::hex::hex;
 use crate::keys::{self, KeyError, LEDGER_KEY_FILE};
 use crate::limits;
 use crate::peer::{ClusterCa, NodeKey, PkiError, TlsError, TlsIdentity};
@@ -390,15 +391,6 @@ pub fn create_for_one(
             ledger_key: None,
         },
     )
-}
-
-/// Lowercase hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 fn parse_cluster_id(text: &str) -> Option<[u8; 16]> {

@@ -562,6 +562,9 @@ pub struct StatusAnswer {
     /// Bytes of segments to fetch in all.
     #[prost(uint64, tag = "10")]
     pub catch_up_total: u64,
+    /// Whether it is stopping: leadership handed to it would be handed on at once.
+    #[prost(bool, tag = "11")]
+    pub leaving: bool,
 }
 
 /// A change the leader is asked to make.

@@ -477,9 +477,9 @@ async fn find_any(
 }
 
 async fn receipt_of(app: &App, entry: Entry) -> Result<Response<ReplyBody>, ApiError> {
-    let published = match app.node.checkpoint() {
-        Some(published) if published.size.contains(entry.index) => published,
-        _ => app
+    let published = match app.node.checkpoint_covering(entry.index.tree_size()) {
+        Some(published) => published,
+        None => app
             .node
             .publish(entry.index.tree_size())
             .await

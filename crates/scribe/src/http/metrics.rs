@@ -250,12 +250,17 @@ pub(super) async fn metrics(
     }
     app.metrics.render(&mut text);
     render_certificates(&mut text, &app);
+    Ok(metrics_reply(text))
+}
+
+/// An answer in the Prometheus text format.
+pub(super) fn metrics_reply(text: String) -> Response<ReplyBody> {
     let mut reply = Response::new(ReplyBody::full(text));
     reply.headers_mut().insert(
         CONTENT_TYPE,
         HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"),
     );
-    Ok(reply)
+    reply
 }
 
 #[cfg(test)]

@@ -102,6 +102,32 @@ impl KeyDir {
     }
 }
 
+/// The cosigning key in a file, made first if there is none. `name` is its name; `None` takes what is there, or makes
+/// `scribe.invalid/witness/<16 hex of SHA-256 of the public key>`.
+///
+/// # Errors
+/// A key that others may read, that is malformed, of another type or name, or that cannot be made.
+pub(crate) fn cosigner_key(path: &Path, name: Option<&str>) -> Result<SigningKey, KeyError> {
+    let key = match read_key(path, KeyType::Cosignature)? {
+        Some(key) => key,
+        None => {
+            let seed = random_seed()?;
+            let key = match name {
+                Some(name) => key_from_seed(name, KeyType::Cosignature, &seed)?,
+                None => named_by_hash("scribe.invalid/witness", KeyType::Cosignature, &seed)?,
+            };
+            // A crash before the link inside leaves no key file; after it, a complete one.
+            write_key(path, &key)?;
+            // Another process may have been first: what is in the file counts.
+            read_key(path, KeyType::Cosignature)?.unwrap_or(key)
+        }
+    };
+    if let Some(name) = name {
+        expect_name(path, &key, name)?;
+    }
+    Ok(key)
+}
+
 /// A new key with this name and kind, from the system's random source.
 ///
 /// # Errors
@@ -119,14 +145,15 @@ pub fn new_ledger_key(origin: Option<&str>) -> Result<SigningKey, KeyError> {
     if let Some(origin) = origin {
         return key_from_seed(origin, KeyType::Ed25519, &seed);
     }
+    named_by_hash("scribe.invalid", KeyType::Ed25519, &seed)
+}
+
+/// The key with this seed, named `<prefix>/<16 hex of SHA-256 of the public key>`.
+fn named_by_hash(prefix: &str, key_type: KeyType, seed: &[u8; 32]) -> Result<SigningKey, KeyError> {
     // The public key does not depend on the name, so a first key with any name tells it.
-    let unnamed = key_from_seed("scribe.invalid", KeyType::Ed25519, &seed)?;
+    let unnamed = key_from_seed(prefix, key_type, seed)?;
     let key_hash = sha256(&unnamed.verifier_key().public_key()).to_hex();
-    key_from_seed(
-        &format!("scribe.invalid/{}", &key_hash[..16]),
-        KeyType::Ed25519,
-        &seed,
-    )
+    key_from_seed(&format!("{prefix}/{}", &key_hash[..16]), key_type, seed)
 }
 
 /// Writes a key to a new file that only its owner may read; an existing file is left as it is.

@@ -9,12 +9,13 @@ use scribe_proof::leaf::SystemKind;
 use tokio::sync::oneshot;
 
 use super::{NodeOptions, StartError, outcome};
-use crate::cluster::files::{ClusterFiles, hex};
+use crate::cluster::files::ClusterFiles;
 use crate::consensus::{ConsensusError, NodeId};
+use crate::hex::Hex;
 use crate::keys::{KeyDir, Keys, LastSigned};
 use crate::limits;
 use crate::roster::{key_body, system_entries};
-use crate::sequencer::{Preparer, Reply, Sequencer};
+use crate::sequencer::{Preparer, Reply, Sequencer, Unit};
 use crate::store::Store;
 use crate::store::disk::Disk;
 use crate::store::lock::DirLock;
@@ -69,9 +70,9 @@ pub(super) fn identity(
             rule: format!(
                 "the data directory is of node {} of cluster {}, the key directory of node {} of cluster {}",
                 found.node_id,
-                hex(&found.cluster_id),
+                Hex(&found.cluster_id),
                 expected.node_id,
-                hex(&expected.cluster_id)
+                Hex(&expected.cluster_id)
             ),
             hint: "each node keeps its own two directories: a copy of another node's data is no new node; give it \
                    empty directories and a join token"
@@ -197,11 +198,11 @@ impl FirstEntries<'_> {
         }
         let empty = self.store.applied().tree_size == TreeSize::EMPTY;
         if empty {
-            self.append(
-                SystemKind::Genesis,
-                Bytes::from_static(b"scribe-ledger/genesis/v1\n"),
-            )
-            .await?;
+            // It may be on its way already, from an attempt whose outcome is not known: there must be one.
+            let body = Bytes::from_static(b"scribe-ledger/genesis/v1\n");
+            let genesis =
+                |reply| (self.preparer).system_once(SystemKind::Genesis as u16, body, reply);
+            self.submit(genesis).await?;
         }
         let ledger_key = key_body(None, 0x01, &keys.ledger.verifier_key().public_key());
         let node_key = key_body(Some(node_id), 0x04, &keys.node.verifier_key().public_key());
@@ -246,10 +247,69 @@ impl FirstEntries<'_> {
     }
 
     async fn append(&self, kind: SystemKind, body: Bytes) -> Result<(), StartError> {
+        self.submit(|reply| self.preparer.system(kind as u16, body, reply))
+            .await
+    }
+
+    async fn submit(&self, unit: impl FnOnce(Reply) -> Unit) -> Result<(), StartError> {
         let (sender, receiver) = oneshot::channel();
-        self.sequencer
-            .submit(self.preparer.system(kind as u16, body, Reply::One(sender)));
+        self.sequencer.submit(unit(Reply::One(sender)));
         outcome(receiver).await?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use scribe_proof::index::LeafIndex;
+
+    use super::*;
+    use crate::node::Node;
+
+    /// One task runs at a time, so that an attempt can be given up before the sequencer has looked at it.
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_genesis_whose_outcome_is_unknown_is_not_written_twice() {
+        let directory = tempfile::tempdir().unwrap();
+        let empty = NodeOptions {
+            data_dir: directory.path().join("data"),
+            key_dir: directory.path().join("keys"),
+            disk_reserve_bytes: 0,
+            scrub_bytes_per_second: 0,
+            // Leads, and writes nothing by itself.
+            importing: true,
+            ..NodeOptions::default()
+        };
+        let node = Node::start(empty.clone()).await.unwrap();
+        let first_entries = FirstEntries {
+            store: &node.inner.store,
+            sequencer: &node.inner.sequencer,
+            preparer: &node.inner.preparer,
+        };
+        let options = NodeOptions {
+            importing: false,
+            ..empty
+        };
+        let write = || first_entries.write(&options, 1, &node.inner.keys);
+        {
+            let mut given_up = std::pin::pin!(write());
+            assert!(futures::poll!(&mut given_up).is_pending());
+        }
+        assert_eq!(node.applied_size(), TreeSize::EMPTY, "its outcome is known");
+        write().await.unwrap();
+        // And once more: nothing is missing.
+        write().await.unwrap();
+        let kinds: Vec<u16> = (0..node.applied_size().get())
+            .map(|index| {
+                let entry = node.inner.store.entry(LeafIndex::new(index)).unwrap();
+                entry.unwrap().parse().unwrap().subtype
+            })
+            .collect();
+        let expected = [
+            SystemKind::Genesis,
+            SystemKind::LedgerKey,
+            SystemKind::NodeKey,
+        ];
+        assert_eq!(kinds, expected.map(|kind| kind as u16));
+        node.shutdown().await;
     }
 }

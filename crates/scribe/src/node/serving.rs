@@ -3,6 +3,7 @@
 //! Raft's messages go to the consensus module as they are. Everything else is answered here, as a client of the node
 //! would be: a forwarded write is appended if this node leads, and never carried on.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -91,6 +92,7 @@ impl Handler for Service {
                 return match answer {
                     Ok(parts) => Ok(Response { parts }),
                     Err(AnswerError::Failed(text)) => Err(unavailable(text)),
+                    Err(AnswerError::Refused(error)) => Err(refused(&error.to_string())),
                     Err(error) => Err(malformed(&error)),
                 };
             }
@@ -205,6 +207,7 @@ pub(super) async fn status(node: &Node) -> StatusAnswer {
         tree_size: size.get(),
         root: root.map_or_else(Bytes::new, |root| Bytes::copy_from_slice(root.as_bytes())),
         not_ready: node.ready().err(),
+        leaving: node.inner.leaving.load(Ordering::Relaxed),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         catch_up_done,
         catch_up_total,

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
@@ -24,7 +24,7 @@ use super::{
 use crate::barrier::ReadBarrier;
 use crate::cluster::files::ClusterFiles;
 use crate::cluster::forward::Forwarder;
-use crate::consensus::{ConsensusError, ConsensusNode, Leadership, NodeId, PeerAddress, Transport};
+use crate::consensus::{ConsensusError, ConsensusNode, NodeId, PeerAddress, Transport};
 use crate::keys::Keys;
 use crate::peer::{PeerOptions, Pool, Security, Server};
 use crate::publisher::Publisher;
@@ -34,9 +34,6 @@ use crate::store::index::IndexKind;
 use crate::store::lock::DirLock;
 use crate::store::real_disk::RealDisk;
 use crate::store::{OpenReport, Store};
-
-/// How long a leader that stops tries to hand leadership over.
-const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What opening the directories gave.
 struct Opened {
@@ -138,6 +135,7 @@ impl Node {
             options.key_dir.clone(),
             options.world.clone(),
             Duration::from_millis(options.publish_interval_ms),
+            options.witnesses.clone(),
         );
         let disk_task = watch_disk(
             store.clone(),
@@ -183,6 +181,9 @@ impl Node {
                 .map_err(|error| listen_error(&node.inner.options.raft_addr, &error))?;
             *node.inner.raft_server.lock() = Some(server);
             node.spawn(upkeep::bootstrap(Arc::downgrade(&node.inner)));
+            node.spawn(upkeep::part_with_those_who_left(Arc::downgrade(
+                &node.inner,
+            )));
         } else {
             upkeep::lead(&node).await?;
         }
@@ -225,43 +226,6 @@ impl Node {
         drop(self.inner.key_lock.lock().take());
         let store = self.inner.store.clone();
         let _ = tokio::task::spawn_blocking(move || store.shutdown()).await;
-    }
-
-    /// Gives leadership to the voter whose log is closest, so that a planned stop costs no election. If nobody takes it
-    /// in time the others elect one among themselves.
-    pub async fn hand_over(&self) {
-        let consensus = &self.inner.consensus;
-        let mut leadership = consensus.leadership();
-        if !matches!(*leadership.borrow(), Leadership::Leading { .. }) {
-            return;
-        }
-        let deadline = Instant::now() + HAND_OVER_TIMEOUT;
-        let mut candidates: Vec<_> = consensus
-            .members()
-            .into_iter()
-            .filter(|member| member.voter && member.node_id != consensus.node_id())
-            .filter(|member| {
-                member
-                    .last_seen
-                    .is_some_and(|seen| seen < HAND_OVER_TIMEOUT)
-            })
-            .collect();
-        candidates.sort_by_key(|member| std::cmp::Reverse(member.matched));
-        for candidate in candidates {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || consensus.transfer_leader(candidate.node_id).await.is_err() {
-                continue;
-            }
-            let gone =
-                leadership.wait_for(|leadership| !matches!(leadership, Leadership::Leading { .. }));
-            if tokio::time::timeout(left.min(HAND_OVER_TIMEOUT / 2), gone)
-                .await
-                .is_ok()
-            {
-                tracing::info!(to = candidate.node_id, "leadership was handed over");
-                return;
-            }
-        }
     }
 }
 

@@ -63,6 +63,23 @@ pub(super) async fn run(inner: Weak<Inner>) {
     }
 }
 
+/// Closes the connections of each node that was removed, in both directions, as soon as the change is committed here. A
+/// connection that stood before it would otherwise stand for as long as the removed node likes.
+pub(super) async fn part_with_those_who_left(inner: Weak<Inner>) {
+    let Some(consensus) = inner.upgrade().map(|inner| inner.consensus.clone()) else {
+        return;
+    };
+    let left = |id| {
+        let Some(inner) = inner.upgrade() else { return };
+        if let Some(server) = &*inner.raft_server.lock() {
+            server.cut(id);
+        }
+        inner.consensus.forget_peer(id);
+        tracing::info!(node = id, "a node was removed; its connections are closed");
+    };
+    consensus.follow_departures(left).await;
+}
+
 /// As leader: the ledger has its first entries, the others know this node's address.
 pub(super) async fn lead(node: &Node) -> Result<(), StartError> {
     let inner = &node.inner;

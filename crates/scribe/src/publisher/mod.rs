@@ -12,6 +12,8 @@
 //! that does not lead shows the checkpoints the leader sends it, and asks for one when somebody waits.
 
 mod agree;
+mod shown;
+mod witnesses;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,14 +21,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use prost::Message as _;
+use scribe_client::witness::WitnessAddress;
 use scribe_proof::checkpoint::{Checkpoint, SignedCheckpoint};
 use scribe_proof::cosignature;
 use scribe_proof::hash::Hash;
 use scribe_proof::index::TreeSize;
+use scribe_proof::key::VerifierKey;
 use scribe_proof::note::Signature;
+use scribe_proof::witness::Cosignature;
 use tokio::sync::{Notify, watch};
 
 use agree::Agreement;
+use shown::Witnessed;
+use witnesses::Outside;
 
 use crate::cluster::wire::{CheckpointMessage, PublishRequest, kind, parts};
 use crate::consensus::{
@@ -39,6 +46,8 @@ use crate::peer::{Lane, Wait};
 use crate::roster;
 use crate::store::Store;
 use crate::world::World;
+
+pub use witnesses::OutsideStats;
 
 /// How long a node waits to apply the entries of a head it is asked about or shown.
 const APPLY_WAIT: Duration = Duration::from_secs(1);
@@ -54,7 +63,7 @@ pub struct Published {
     pub size: TreeSize,
     /// Root hash.
     pub root: Hash,
-    /// The signed note: checkpoint, ledger signature, node cosignatures.
+    /// The signed note: checkpoint, ledger signature, cosignatures of nodes and outside witnesses.
     pub note: String,
 }
 
@@ -78,6 +87,9 @@ struct Shared {
     /// Largest tree size anybody waits for.
     wanted_size: AtomicU64,
     newest: watch::Sender<Option<Arc<Published>>>,
+    /// Outside witnesses that are asked for cosignatures, and whose cosignatures are kept.
+    outside: Vec<Outside>,
+    witnessed: Witnessed,
     /// Held while a head is recorded as signed: one at a time, in order.
     signing: tokio::sync::Mutex<()>,
 }
@@ -124,6 +136,7 @@ impl Publisher {
         key_dir: PathBuf,
         world: World,
         interval: Duration,
+        outside: Vec<WitnessAddress>,
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let (newest_sender, newest) = watch::channel(None);
         let (failed_sender, failed) = watch::channel(None);
@@ -137,6 +150,8 @@ impl Publisher {
             wanted: Notify::new(),
             wanted_size: AtomicU64::new(0),
             newest: newest_sender,
+            outside: open_witnesses(outside),
+            witnessed: Witnessed::default(),
             signing: tokio::sync::Mutex::new(()),
         });
         let task = Task {
@@ -144,7 +159,10 @@ impl Publisher {
             interval,
             shared: Arc::clone(&shared),
         };
+        let witnesses = witnesses::start(&shared, &task.leadership);
         let handle = tokio::spawn(async move {
+            // They end with this task.
+            let _witnesses = witnesses;
             if let Err(error) = task.run().await {
                 tracing::error!(%error, "nothing may be signed any more");
                 let _ = failed_sender.send(Some(error.to_string()));
@@ -163,6 +181,19 @@ impl Publisher {
     /// The newest published checkpoint.
     pub fn newest(&self) -> Option<Arc<Published>> {
         self.newest.borrow().clone()
+    }
+
+    /// The checkpoint of at least `size` leaves that most outside witnesses cosigned, or else the newest if it has as
+    /// many leaves.
+    pub fn covering(&self, size: TreeSize) -> Option<Arc<Published>> {
+        let newest = self.newest().filter(|newest| newest.size >= size);
+        self.shared.witnessed.covering(size).or(newest)
+    }
+
+    /// The outside witnesses and what is known of each.
+    pub fn outside(&self) -> impl Iterator<Item = (&VerifierKey, &OutsideStats)> {
+        let outside = self.shared.outside.iter();
+        outside.map(|witness| (witness.key(), witness.stats()))
     }
 
     /// Waits for a checkpoint of at least `size` leaves, and has one made if need be.
@@ -329,18 +360,63 @@ impl Shared {
             .map_err(|error| SignError::Keys(error.to_string()))
     }
 
-    /// Makes a checkpoint the newest, unless a larger one is shown already, or one of the same size with more
-    /// signatures.
-    fn show(&self, published: Published) {
+    /// Makes a checkpoint the newest, unless a larger one is shown already. One of a head that is shown adds its
+    /// signatures to it. Every line of it was verified.
+    fn show(&self, mut published: Published) {
+        // Outside cosignatures of this head that came before this note, in another one.
+        let kept = self.witnessed.of_size(published.size);
+        if let Some(note) = kept.and_then(|kept| shown::merged(&published.note, &kept.note)) {
+            published.note = note;
+        }
         self.newest.send_if_modified(|newest| {
-            let better = newest.as_ref().is_none_or(|shown| {
-                published.size > shown.size
-                    || (published.size == shown.size && published.note.len() > shown.note.len())
-            });
-            if better {
-                *newest = Some(Arc::new(published));
+            match newest.as_ref() {
+                Some(shown) if published.size < shown.size => return false,
+                Some(shown) if published.size == shown.size => {
+                    match shown::merged(&shown.note, &published.note) {
+                        Some(note) => published.note = note,
+                        None => return false,
+                    }
+                }
+                _ => {}
             }
-            better
+            *newest = Some(Arc::new(published.clone()));
+            true
+        });
+        self.keep_witnessed(published);
+    }
+
+    /// Keeps what outside witnesses cosigned for receipts, also if it came too late to be the newest.
+    fn keep_witnessed(&self, published: Published) {
+        if self.outside.is_empty() {
+            return;
+        }
+        let Ok(signed) = SignedCheckpoint::parse(&published.note) else {
+            return;
+        };
+        for outside in &self.outside {
+            if let Ok(Some(timestamp_s)) = cosignature::find(signed.note(), outside.key()) {
+                outside.saw(published.size, timestamp_s);
+            }
+        }
+        self.witnessed.keep(published, |signed| {
+            shown::count_lines(signed, self.outside.iter().map(Outside::key))
+        });
+    }
+
+    /// Adds what an outside witness signed to the checkpoint it was asked about, shows that, and tells the other nodes.
+    fn add_cosignature(&self, published: &Published, cosignature: Cosignature) {
+        let Ok(mut signed) = SignedCheckpoint::parse(&published.note) else {
+            return;
+        };
+        if let Err(error) = signed.add_signature(cosignature.signature) {
+            tracing::warn!(%error, "a cosignature does not fit into the checkpoint");
+            return;
+        }
+        let note = signed.to_text();
+        self.tell(&note);
+        self.show(Published {
+            note,
+            ..published.clone()
         });
     }
 
@@ -368,12 +444,39 @@ impl Shared {
                 checkpoint.size, checkpoint.root
             ));
         }
+        let nodes = roster::node_keys(&self.store, &self.keys.origin)
+            .map_err(|error| format!("the nodes' keys cannot be read: {error}"))?;
+        let known = [self.keys.ledger.verifier_key()]
+            .into_iter()
+            .chain(nodes.values())
+            .chain(self.outside.iter().map(Outside::key));
+        let signed = shown::with_known_lines(&signed, known)
+            .ok_or("the checkpoint has more signatures than fit")?;
         self.show(Published {
             size: checkpoint.size,
             root: checkpoint.root,
-            note: note.to_owned(),
+            note: signed.to_text(),
         });
         Ok(())
+    }
+
+    /// Sends a new checkpoint to every other node. One that misses it asks when it needs it.
+    fn tell(&self, note: &str) {
+        let message = parts(&CheckpointMessage {
+            note: note.to_owned(),
+        });
+        for id in self.consensus.other_members() {
+            let (consensus, message) = (self.consensus.clone(), message.clone());
+            tokio::spawn(async move {
+                let wait = Wait::Deadline(APPLY_WAIT * 2);
+                let told = consensus
+                    .call(id, Lane::Control, kind::CHECKPOINT, message, wait)
+                    .await;
+                if let Err(error) = told {
+                    tracing::debug!(node = id, %error, "a checkpoint was not delivered");
+                }
+            });
+        }
     }
 
     /// Asks the leader for a checkpoint that covers what is waited for, or its newest.
@@ -417,6 +520,20 @@ impl Shared {
         let shown = self.newest.borrow().as_ref().map(|shown| shown.size.get());
         shown.is_none_or(|size| size < self.wanted_size.load(Ordering::Acquire))
     }
+}
+
+/// Clients of the configured witnesses. One whose client cannot be made is left out, which is said: checkpoints are
+/// published without its cosignature.
+fn open_witnesses(addresses: Vec<WitnessAddress>) -> Vec<Outside> {
+    let mut opened = Vec::with_capacity(addresses.len());
+    for address in addresses {
+        let name = address.key.name().to_owned();
+        match Outside::new(address) {
+            Ok(outside) => opened.push(outside),
+            Err(error) => tracing::error!(witness = name, %error, "a witness cannot be asked"),
+        }
+    }
+    opened
 }
 
 struct Task {
@@ -513,7 +630,7 @@ impl Task {
             .filter_map(|(id, found)| Some((id, found.signature?)))
             .collect();
         if let Some(note) = self.sign(size, root, &cosigned).await? {
-            self.tell(&note);
+            shared.tell(&note);
         }
         Ok(())
     }
@@ -560,25 +677,6 @@ impl Task {
             note: note.clone(),
         });
         Ok(Some(note))
-    }
-
-    /// Sends a new checkpoint to every other node. One that misses it asks when it needs it.
-    fn tell(&self, note: &str) {
-        let message = parts(&CheckpointMessage {
-            note: note.to_owned(),
-        });
-        for id in self.shared.consensus.other_members() {
-            let (consensus, message) = (self.shared.consensus.clone(), message.clone());
-            tokio::spawn(async move {
-                let wait = Wait::Deadline(APPLY_WAIT * 2);
-                let told = consensus
-                    .call(id, Lane::Control, kind::CHECKPOINT, message, wait)
-                    .await;
-                if let Err(error) = told {
-                    tracing::debug!(node = id, %error, "a checkpoint was not delivered");
-                }
-            });
-        }
     }
 
     /// Leadership goes to a voter that has the root the majority has; then this node stops.

@@ -480,6 +480,21 @@ impl Preparer {
         unit(vec![prepared], Bytes::new(), None, reply)
     }
 
+    /// A system entry that is written once, however often it is asked for within a day: whoever did not hear what became
+    /// of it asks again.
+    pub(crate) fn system_once(&self, subtype: u16, body: Bytes, reply: Reply) -> Unit {
+        // Shorter than what a client's key is hashed with if its author has 255 bytes, and begins as nothing else does.
+        let mut scoped = vec![0xff];
+        scoped.extend_from_slice(&subtype.to_be_bytes());
+        scoped.extend_from_slice(sha256(&body).as_bytes());
+        let mut unit = self.system(subtype, body, reply);
+        unit.idempotency = Some(Idempotency {
+            key_hash: half(sha256(&scoped)),
+            fingerprint: half(sha256(&scoped[1..])),
+        });
+        unit
+    }
+
     pub(crate) fn carried(&self, entries: Vec<CarriedEntry>, reply: Reply) -> Unit {
         let operations = entries
             .into_iter()

@@ -17,6 +17,7 @@ pub mod error;
 pub mod frame;
 pub mod index;
 mod install;
+mod load;
 pub mod lock;
 pub mod log;
 pub mod manifest;

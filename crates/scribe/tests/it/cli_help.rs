@@ -22,7 +22,7 @@ fn help_of_every_verb() {
     let verbs = names(&command);
     assert_eq!(
         verbs.join(" "),
-        "serve put get delete history list watch prove verify checkpoint import export repair cluster keygen bench \
+        "serve put get delete history list watch prove verify checkpoint import export repair cluster witness keygen bench \
          check-config"
     );
     insta::assert_snapshot!("help", help_of(&[]));

@@ -37,10 +37,13 @@ impl Served {
 
     /// Starts it with these arguments in this directory below `dir`, and reads what it says until it runs.
     pub fn start_with(dir: tempfile::TempDir, below: &str, arguments: &[&str]) -> Served {
-        let mut child = command(&dir.path().join(below), arguments)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let command = command(&dir.path().join(below), arguments);
+        Served::start_command(dir, command)
+    }
+
+    /// As [`Served::start_with`], with a command that was made already; `dir` goes with the node.
+    pub fn start_command(dir: tempfile::TempDir, mut command: Command) -> Served {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let (mut url, mut vkey) = (String::new(), String::new());
         let mut said = Vec::new();

@@ -176,6 +176,10 @@ impl TestCluster {
         self.options[&id].data_dir.clone()
     }
 
+    pub fn raft_addr(&self, id: u64) -> String {
+        self.options[&id].raft_addr.clone()
+    }
+
     pub fn ids(&self) -> Vec<u64> {
         self.nodes.keys().copied().collect()
     }

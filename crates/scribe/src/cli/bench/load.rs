@@ -1,7 +1,6 @@
 //! Many connections, each repeating one operation.
 
 use std::io::Write as _;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +8,7 @@ use hdrhistogram::Histogram;
 use rand::Rng as _;
 
 use super::super::output::{Failure, NO_NODE_HINT, ProgressUnit, progress};
-use super::connection::Connection;
+use super::connection::{Connection, Target};
 use super::{LATENCY_MAX_US, Operation};
 
 /// After this many failed connections or exchanges in a row a connection gives up.
@@ -17,7 +16,7 @@ const FAILURES_MAX: u32 = 20;
 
 /// What to do, how often, where.
 pub(super) struct Load {
-    pub(super) address: SocketAddr,
+    pub(super) target: Target,
     pub(super) host: String,
     pub(super) operation: Operation,
     pub(super) connections: usize,
@@ -55,8 +54,8 @@ pub(super) fn random_text(length: usize) -> Vec<u8> {
 pub(super) async fn run(load: Load) -> Result<Measured, Failure> {
     let load = Arc::new(load);
     // Found out once, with a clear message, rather than by every connection.
-    Connection::open(load.address).await.map_err(|error| {
-        Failure::unexpected(format!("cannot connect to {}: {error}", load.address))
+    Connection::open(&load.target).await.map_err(|error| {
+        Failure::unexpected(format!("cannot connect to {}: {error}", load.target))
             .hint(NO_NODE_HINT)
     })?;
     if load.fill && matches!(load.operation, Operation::Get | Operation::Mixed) {
@@ -106,7 +105,7 @@ async fn fill(load: &Arc<Load>) -> Result<(), Failure> {
         .map(|first| {
             let (load, bar) = (Arc::clone(load), bar.clone());
             tokio::spawn(async move {
-                let mut connection = Connection::open(load.address)
+                let mut connection = Connection::open(&load.target)
                     .await
                     .map_err(|error| error.to_string())?;
                 let mut request = Requests::new(&load, first);
@@ -204,7 +203,7 @@ async fn exchange(
 ) -> Result<(), String> {
     let mut open = match connection.take() {
         Some(open) => open,
-        None => Connection::open(load.address)
+        None => Connection::open(&load.target)
             .await
             .map_err(|error| format!("cannot connect: {error}"))?,
     };
