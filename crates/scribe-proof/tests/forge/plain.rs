@@ -350,6 +350,13 @@ impl Plain<'_> {
         {
             return answer;
         }
+        // Whoever trusts a key of the attacker's is not deceived by what that key signed.
+        if self
+            .world
+            .evil_signed(key, text, time.unwrap_or(0), &line.bytes)
+        {
+            return answer;
+        }
         let mut found: [u8; 64] = found.try_into().ok()?;
         if self.weak(TextFlaw::MalleableSignature) {
             reduce(&mut found);

@@ -8,7 +8,7 @@ use scribe_proof::{
     cosignature, leaf_hash, sign_note,
 };
 
-use crate::plain::{decode_base64, encode_base64, number_text};
+use crate::plain::{PlainKey, decode_base64, encode_base64, number_text};
 use crate::trees::split;
 
 pub const LEDGER: usize = 0;
@@ -241,6 +241,16 @@ impl World {
             _ => sign_note(text, &[&key.signing]).map(|note| note.signatures[0].bytes.clone()),
         }
         .unwrap_or_default()
+    }
+
+    /// Whether this is a key of the attacker's, and this what it makes of the text.
+    pub fn evil_signed(&self, key: &PlainKey, text: &str, time: u64, bytes: &[u8]) -> bool {
+        let same = |evil: &&usize| {
+            let evil = &self.keys[**evil];
+            (evil.public, evil.kind) == (key.public, key.kind)
+        };
+        let evil = EVIL.iter().find(same);
+        evil.is_some_and(|evil| self.evil_signature(*evil, text, time) == bytes)
     }
 
     /// Whether the attacker's key of the same name and id made this signature.
