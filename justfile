@@ -51,7 +51,7 @@ forge cases="10000000" seed="random":
 mutants *arguments:
     cargo mutants --package scribe-proof --jobs 1 {{arguments}}
 
-# Fuzz a parser for some seconds, or all of them (cargo install cargo-fuzz); the corpora are also plain tests
+# Fuzz a parser for some seconds, or all of them; the corpora are also plain tests
 fuzz target="all" seconds="600":
     scripts/fuzz {{target}} {{seconds}}
 

@@ -24,6 +24,12 @@ fn checkpoint_text() {
         Checkpoint::parse(&checkpoint.to_text()),
         Ok(checkpoint.clone())
     );
+    // Spaces are no control characters.
+    let spaced = Checkpoint {
+        extensions: vec!["two words".to_string(), " ".to_string()],
+        ..Checkpoint::new("an origin", TreeSize::new(1), leaf_hash(b"x"))
+    };
+    assert_eq!(Checkpoint::parse(&spaced.to_text()), Ok(spaced));
     checkpoint.extensions[0].push('x');
     assert_eq!(
         Checkpoint::parse(&checkpoint.to_text()),
