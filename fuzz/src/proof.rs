@@ -8,6 +8,7 @@ use scribe_proof::note::{NOTE_LENGTH_MAX, SIGNATURES_MAX};
 use scribe_proof::policy::{POLICY_LENGTH_MAX, POLICY_MEMBERS_MAX};
 use scribe_proof::receipt::{RECEIPT_LENGTH_MAX, RECEIPT_PROOF_MAX};
 use scribe_proof::tile::{parse_bundle, push_entry};
+use scribe_proof::witness::{AddCheckpoint, Answer, PROOF_LINES_MAX, cosignature_by};
 use scribe_proof::{
     Checkpoint, Hash, KEY_LENGTH_MAX, LEAF_LENGTH_MAX, Leaf, LeafIndex, LeafKind,
     METADATA_LENGTH_MAX, METADATA_PAIRS_MAX, Metadata, Note, Policy, Prev, Receipt, Signature,
@@ -18,7 +19,7 @@ use scribe_proof::{
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 12] = [
     ("leaf", leaf),
     ("metadata", metadata),
     ("note", note),
@@ -29,6 +30,8 @@ pub const TARGETS: [Target; 10] = [
     ("tile_path", tile_path),
     ("entry_bundle", entry_bundle),
     ("verifier_key", verifier_key),
+    ("witness_request", witness_request),
+    ("witness_answer", witness_answer),
 ];
 
 /// The keys of the vectors in `testdata/`: so that a corpus made from them reaches what follows a
@@ -351,5 +354,51 @@ pub fn verifier_key(data: &[u8]) {
             let secret = text.rsplit('+').next().unwrap_or(text);
             assert!(secret.len() < 20 || !format!("{key:?}").contains(secret));
         }
+    }
+}
+
+/// Bytes as what a ledger asks of a witness.
+pub fn witness_request(data: &[u8]) {
+    let Ok(request) = AddCheckpoint::parse(data) else {
+        return;
+    };
+    assert!(request.proof.len() <= PROOF_LINES_MAX);
+    let text = request.to_text().expect("what was read can be written");
+    assert_eq!(text.as_bytes(), data, "a second form");
+}
+
+/// A status, a media type, and bytes as what a witness answers.
+pub fn witness_answer(data: &[u8]) {
+    let Some(([status, media_type], body)) = data.split_first_chunk::<2>() else {
+        return;
+    };
+    let status = [200, 200, 409, 409, 400, 403, 404, 422, 500, 302][usize::from(status % 10)];
+    let media_type = [
+        None,
+        Some("text/x.tlog.size"),
+        Some("TEXT/x.tlog.size; charset=utf-8"),
+        Some("text/plain"),
+    ][usize::from(media_type % 4)];
+    match Answer::parse(status, media_type, body) {
+        Ok(Answer::Cosigned(lines)) => {
+            assert_eq!(status, 200);
+            assert!((1..=SIGNATURES_MAX).contains(&lines.len()));
+            let text: String = lines.iter().map(Signature::to_line).collect();
+            let found = std::str::from_utf8(body).expect("signature lines are text");
+            // The one thing forgiven is the last newline.
+            assert_eq!(text.trim_end_matches('\n'), found.trim_end_matches('\n'));
+            let key = key(NODE);
+            if let Ok(cosignature) = cosignature_by("text\n", &key, &lines, 1_790_000_001) {
+                assert!(cosignature.signature.is_by(&key));
+            }
+        }
+        Ok(Answer::Conflict { size }) => {
+            assert_eq!(status, 409);
+            assert_eq!(format!("{size}\n").as_bytes(), body, "a second form");
+        }
+        Ok(Answer::Refused(refusal)) => {
+            assert!(status != 200 && !refusal.to_string().is_empty());
+        }
+        Err(_) => assert!(status == 200 || status == 409),
     }
 }

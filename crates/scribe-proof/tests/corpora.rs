@@ -78,6 +78,7 @@ macro_rules! replayed {
 
 replayed! {
     leaf metadata note checkpoint cosignature policy receipt tile_path entry_bundle verifier_key
+    witness_request witness_answer
 }
 
 /// Inputs far beyond every limit are refused, whatever they begin like.
