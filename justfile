@@ -49,7 +49,7 @@ forge cases="10000000" seed="random":
 
 # Change the verifier in every small way: some test must notice (cargo install cargo-mutants; hours)
 mutants *arguments:
-    cargo mutants --package scribe-proof --jobs 1 {{arguments}}
+    SCRIBE_FORGE_CASES=20000 PROPTEST_CASES=32 cargo mutants --package scribe-proof --jobs 1 {{arguments}}
 
 # Fuzz a parser for some seconds, or all of them; the corpora are also plain tests
 fuzz target="all" seconds="600":
