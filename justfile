@@ -11,7 +11,7 @@ run *arguments:
 # Everything a change must pass; changes nothing
 check: ci
 
-# What CI runs: fmt, clippy, doc, wasm, deny, walk, test
+# What CI runs: fmt, clippy, doc, wasm, deny, walk, interop, test
 ci *steps:
     .ci/run {{steps}}
 
@@ -62,6 +62,14 @@ docs:
 # Build the verifier for WebAssembly
 wasm:
     .ci/run wasm
+
+# The web page that verifies receipts, as one file: target/page/verify.html
+page *arguments:
+    web/build-page {{arguments}}
+
+# A ledger of three nodes before other people's verifiers (Go, npm, Python) and the page in a real browser
+interop *arguments:
+    interop/run {{arguments}}
 
 # Licences, advisories, bans and sources of all dependencies
 deny:

@@ -5,6 +5,7 @@
 mod cluster;
 mod ndjson;
 mod read;
+mod receipts;
 mod sse;
 mod stream;
 mod write;
@@ -25,6 +26,7 @@ use serde::de::DeserializeOwned;
 
 pub use read::{Get, Head, HistoryRequest, KeysGet, List, ReadEntries, ReadEntry, ReceiptRequest};
 pub use read::{Value, ValueHead};
+pub use receipts::ReceiptBatch;
 pub use stream::Watch;
 pub(crate) use write::Condition;
 pub use write::{Delete, Put, Transact, Wait};

@@ -9,6 +9,7 @@
 pub mod bulk;
 pub mod bytes;
 pub mod cluster;
+pub mod receipts;
 
 use std::collections::BTreeMap;
 
@@ -23,6 +24,7 @@ pub use cluster::{
     CatchUp, Cluster, ClusterChanged, ClusterToken, ClusterTokenRequest, Health, Leader,
     LeaderRequest, Member, Members, ReplaceRequest,
 };
+pub use receipts::{EntryReceipt, ReceiptWanted, ReceiptsRequest, ReceiptsResponse};
 
 use crate::code::ErrorCode;
 

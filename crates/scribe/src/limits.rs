@@ -110,6 +110,10 @@ pub const SYNC_GROUP_BYTES_MAX: usize = 4 * MIB;
 pub const FRAME_CACHE_BYTES: usize = 48 * MIB;
 /// Entries kept in memory for reads.
 pub const ENTRY_CACHE_BYTES: u64 = 48 * MIB as u64;
+/// Tiles and entry bundles kept in memory: those of the last quarter of a million entries, say.
+pub const TILE_CACHE_BYTES: u64 = 32 * MIB as u64;
+/// Tiles kept in memory with the hashes between their levels, for receipts: those of a million entries, say.
+pub const PROOF_CACHE_BYTES: u64 = 64 * MIB as u64;
 /// Memory the key index may use for its block cache.
 pub const INDEX_CACHE_BYTES: u64 = 64 * MIB as u64;
 
@@ -123,6 +127,8 @@ pub const PAGE_LIMIT_DEFAULT: usize = 100;
 pub const PAGE_BYTES_MAX: usize = 8 * MIB;
 /// Keys in one `POST /v1/keys:get`.
 pub const KEYS_GET_MAX: usize = 1_000;
+/// Receipts in one `POST /v1/receipts`: some two megabytes, fifteen with the longest metadata.
+pub const RECEIPTS_MAX: usize = 1_000;
 /// Values above this size are left out of watch events; the client fetches them by index.
 pub const WATCH_VALUE_LENGTH_MAX: usize = 64 * 1_024;
 /// Watchers at once on one node.

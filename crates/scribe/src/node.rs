@@ -9,8 +9,10 @@ mod beginning;
 mod entry;
 mod handing_over;
 mod members;
+mod receipts;
 mod serving;
 mod starting;
+mod tiles;
 mod upkeep;
 mod writing;
 
@@ -27,7 +29,6 @@ use scribe_proof::hash::Hash;
 use scribe_proof::index::{LeafIndex, TreeSize};
 use scribe_proof::leaf::LeafKind;
 use scribe_proof::policy::Policy;
-use scribe_proof::receipt::{Opening, Receipt};
 use scribe_proof::tree::{HashReader, ProveError};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -65,7 +66,7 @@ pub use crate::sequencer::{
     Appended, CarriedEntry, Condition, Operation, Transaction, TransactionAppended, Write,
     WriteKind,
 };
-pub use crate::store::Applied;
+pub use crate::store::{Applied, StoredTile};
 
 /// How to start a node.
 #[derive(Debug, Clone)]
@@ -440,22 +441,6 @@ impl Node {
             .publisher
             .wait(at_least, Duration::from_millis(limits::PUBLISH_WAIT_MS))
             .await
-    }
-
-    /// The receipt of an entry under a checkpoint that covers it.
-    pub fn receipt(&self, entry: &Entry, published: &Published) -> Result<Receipt, ReadError> {
-        let (_, proof) = self.inclusion(entry.index, published.size)?;
-        let opening = entry.private.as_ref().map(|private| Opening {
-            salt: private.salt,
-            metadata: private.metadata.to_vec(),
-        });
-        Ok(Receipt {
-            leaf: entry.leaf.to_vec(),
-            opening,
-            index: entry.index,
-            proof,
-            checkpoint_note: published.note.clone(),
-        })
     }
 
     /// Leaf hash and inclusion proof of a leaf in the tree of `size` leaves.

@@ -1,5 +1,6 @@
 //! The client against a scripted HTTP server, which can lie and hang up as no real node would.
 
+mod receipts;
 mod retrying;
 mod server;
 mod several_nodes;

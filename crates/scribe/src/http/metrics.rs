@@ -28,6 +28,8 @@ pub enum Route {
     History,
     /// `GET /v1/keys/{key}/receipt`
     Receipt,
+    /// `POST /v1/receipts`
+    Receipts,
     /// `GET /v1/keys`
     List,
     /// `POST /v1/keys:get`
@@ -42,17 +44,22 @@ pub enum Route {
     Watch,
     /// `GET /v1/proofs/…`
     Proof,
+    /// `GET /tile/…`
+    Tile,
+    /// `GET /checkpoint`
+    Checkpoint,
     /// Everything else.
     Other,
 }
 
 impl Route {
-    const ALL: [(Route, &'static str); 13] = [
+    const ALL: [(Route, &'static str); 16] = [
         (Route::Put, "put"),
         (Route::Get, "get"),
         (Route::Delete, "delete"),
         (Route::History, "history"),
         (Route::Receipt, "receipt"),
+        (Route::Receipts, "receipts"),
         (Route::List, "list"),
         (Route::KeysGet, "keys_get"),
         (Route::Transaction, "transaction"),
@@ -60,6 +67,8 @@ impl Route {
         (Route::Entries, "entries"),
         (Route::Watch, "watch"),
         (Route::Proof, "proof"),
+        (Route::Tile, "tile"),
+        (Route::Checkpoint, "checkpoint"),
         (Route::Other, "other"),
     ];
 
@@ -69,6 +78,7 @@ impl Route {
             "/v1/keys" => Route::List,
             "/v1/keys:get" => Route::KeysGet,
             "/v1/transactions" => Route::Transaction,
+            "/v1/receipts" => Route::Receipts,
             "/v1/entries" if *method == Method::POST => Route::Bulk,
             "/v1/watch" => Route::Watch,
             path if path.starts_with("/v1/entries") => Route::Entries,

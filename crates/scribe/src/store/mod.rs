@@ -23,6 +23,7 @@ pub mod log;
 pub mod manifest;
 mod next_segment;
 pub mod open_segment;
+mod proofs;
 mod read;
 mod reading;
 pub mod real_disk;
@@ -37,6 +38,7 @@ pub mod sim_disk;
 mod staging;
 mod state;
 mod switch;
+mod tiles;
 pub mod tree;
 pub mod view;
 pub mod vote;
@@ -78,7 +80,9 @@ use crate::limits;
 
 pub use self::check::CheckReport;
 pub use self::index::ScanRange;
+pub use self::proofs::ProofTree;
 pub use self::staging::{Missing, Staging};
+pub use self::tiles::StoredTile;
 pub use self::view::{Applied, ApplyTicket, Effects, LeafEffect, Remembered, StoredEntry, Version};
 pub use self::walk::{CheckError, Damage, takes_leaves};
 

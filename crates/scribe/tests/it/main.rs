@@ -2,6 +2,7 @@
 
 mod append;
 mod cli_cluster_files;
+mod cli_export_tiles;
 mod cli_help;
 mod cli_node;
 mod cli_offline;
@@ -22,6 +23,8 @@ mod http_connections;
 mod http_keys;
 mod http_ledger;
 mod http_lists;
+mod http_receipts;
+mod http_tiles;
 mod http_tls;
 mod http_watch;
 mod kill;

@@ -242,6 +242,36 @@ async fn another_leader_goes_on_where_the_last_one_was() {
     witness.stop().await;
 }
 
+/// A node that starts again does not know what the witness remembers: the witness tells it (409), and it goes on from
+/// there at once, which is no failure.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_node_that_starts_again_learns_what_the_witness_remembers() {
+    let mut witness = TestWitness::prepare("witness.example/w").await;
+    let configured = vec![witness.address.clone()];
+    let mut cluster = TestCluster::with(1, |options| options.witnesses = configured.clone()).await;
+    let key = witness.address.key.clone();
+    let vkey = cluster.node(1).ledger().verifier_keys[0].clone();
+    witness.start(&[vkey]).await;
+    publish(cluster.node(1), "before").await;
+    let cosigned = |node: &Node| node.checkpoint().is_some_and(|newest| has(&newest, &key));
+    wait_until(|| cosigned(cluster.node(1))).await;
+    cluster.stop(1).await;
+    cluster.start(1).await;
+    cluster.leader().await;
+    let refused = || witness.witness().stats().refused.load(Ordering::Relaxed);
+    let before = refused();
+    let size = publish(cluster.node(1), "after").await.size;
+    let node = cluster.node(1);
+    wait_until(|| cosigned(node) && node.checkpoint().is_some_and(|newest| newest.size >= size))
+        .await;
+    let (_, stats) = node.outside_witnesses().next().unwrap();
+    assert_eq!(stats.failures.load(Ordering::Relaxed), 0);
+    assert!(stats.cosigned_size.load(Ordering::Relaxed) >= size.get());
+    assert!(refused() <= before + 1, "asked wrongly {} times", refused());
+    cluster.stop_all().await;
+    witness.stop().await;
+}
+
 /// Somebody with the ledger's key signs a second history: the witness does not cosign it, whatever proof comes with it,
 /// and the ledger hears of a history that somebody else got cosigned.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -30,6 +30,8 @@ pub(super) struct Load {
     pub(super) rate: Option<u64>,
     pub(super) bulk_lines: usize,
     pub(super) path: String,
+    /// What reads have behind the path.
+    pub(super) read_suffix: &'static str,
     pub(super) method: String,
 }
 
@@ -40,6 +42,13 @@ pub(super) struct Measured {
     pub(super) errors: u64,
     pub(super) first_error: Option<String>,
     pub(super) elapsed: Duration,
+}
+
+impl Measured {
+    /// Operations in a second.
+    pub(super) fn per_second(&self) -> f64 {
+        self.operations as f64 / self.elapsed.as_secs_f64()
+    }
 }
 
 /// Letters and digits: a value that is its own JSON string and does not compress.
@@ -58,7 +67,12 @@ pub(super) async fn run(load: Load) -> Result<Measured, Failure> {
         Failure::unexpected(format!("cannot connect to {}: {error}", load.target))
             .hint(NO_NODE_HINT)
     })?;
-    if load.fill && matches!(load.operation, Operation::Get | Operation::Mixed) {
+    if load.fill
+        && matches!(
+            load.operation,
+            Operation::Get | Operation::Receipt | Operation::Mixed
+        )
+    {
         fill(&load).await?;
     }
     let bar = progress(None, ProgressUnit::Entries);
@@ -265,7 +279,7 @@ impl Requests {
         let random = self.draw();
         let key = random % load.keys;
         match load.operation {
-            Operation::Get => self.get(load, key),
+            Operation::Get | Operation::Receipt => self.get(load, key),
             Operation::Mixed if random >> 40 & 1 == 0 => self.get(load, key),
             // Made once; the same lines again append new versions.
             Operation::Bulk => return load.bulk_lines as u64,
@@ -283,7 +297,7 @@ impl Requests {
     }
 
     fn put(&mut self, load: &Load, key: u64) {
-        self.head(load, &load.method, key);
+        self.head(load, &load.method, key, "");
         self.text(format_args!(
             "content-type: text/plain\r\ncontent-length: {}\r\n\r\n",
             load.value.len()
@@ -292,11 +306,11 @@ impl Requests {
     }
 
     fn get(&mut self, load: &Load, key: u64) {
-        self.head(load, "GET", key);
+        self.head(load, "GET", key, load.read_suffix);
         self.bytes.extend_from_slice(b"\r\n");
     }
 
-    fn head(&mut self, load: &Load, method: &str, key: u64) {
+    fn head(&mut self, load: &Load, method: &str, key: u64, suffix: &str) {
         self.bytes.clear();
         let (before, after) = load.path.split_once("{key}").unwrap_or((&load.path, ""));
         let has_key = before.len() < load.path.len();
@@ -304,7 +318,7 @@ impl Requests {
         if has_key {
             self.text(format_args!("bench-{key:08}{after}"));
         }
-        self.text(format_args!(" HTTP/1.1\r\nhost: {}\r\n", load.host));
+        self.text(format_args!("{suffix} HTTP/1.1\r\nhost: {}\r\n", load.host));
     }
 
     fn bulk(&mut self, load: &Load) {
