@@ -42,6 +42,19 @@ failover rounds="50":
     SCRIBE_BIN="$PWD/target/release/scribe" SCRIBE_FAILOVER_ROUNDS={{rounds}} SCRIBE_ROLLING_CYCLES=3 \
       SCRIBE_POOL_WRITES=100000 cargo test -p scribe --test it cluster_process -- --nocapture --test-threads 1
 
+# Ten million forged proofs, tiles, notes, policies and receipts against the verifier, in a release build
+forge cases="10000000" seed="random":
+    SCRIBE_FORGE_CASES={{cases}} SCRIBE_FORGE_SEED={{seed}} \
+      cargo test --release -p scribe-proof --test forge -- --nocapture
+
+# Change the verifier in every small way: some test must notice (cargo install cargo-mutants; hours)
+mutants *arguments:
+    SCRIBE_FORGE_CASES=20000 PROPTEST_CASES=32 cargo mutants --package scribe-proof --jobs 1 {{arguments}}
+
+# Fuzz a parser for some seconds, or all of them; the corpora are also plain tests
+fuzz target="all" seconds="600":
+    scripts/fuzz {{target}} {{seconds}}
+
 # Documentation of the three crates, opened in a browser
 docs:
     cargo doc --workspace --no-deps --open

@@ -59,16 +59,21 @@ impl VerifierKey {
     /// The verifier key with these parts.
     ///
     /// # Errors
-    /// [`NoteError::KeyName`], or [`NoteError::BadKey`] for bytes that are no point of the curve or
-    /// one of small order, for which everybody can sign.
+    /// [`NoteError::KeyName`], or [`NoteError::BadKey`] for bytes that are no point of the curve, a
+    /// second encoding of one, or one of small order, for which everybody can sign.
     pub fn new(
         name: &str,
         key_type: KeyType,
         public_key: &[u8; 32],
     ) -> Result<VerifierKey, NoteError> {
         check_name(name)?;
+        // Some points have a second encoding (RFC 8032, 5.1.3, refuses it); one key must not pass for
+        // two, and other people's verifiers must not disagree about it.
+        let canonical = |key: &ed25519_dalek::VerifyingKey| {
+            key.to_edwards().compress().as_bytes() == public_key
+        };
         match ed25519_dalek::VerifyingKey::from_bytes(public_key) {
-            Ok(key) if !key.is_weak() => Ok(VerifierKey {
+            Ok(key) if !key.is_weak() && canonical(&key) => Ok(VerifierKey {
                 name: name.to_string(),
                 key_id: key_id(name, key_type, public_key),
                 key_type,

@@ -23,6 +23,10 @@ use crate::note::NoteError;
 pub const POLICY_LENGTH_MAX: usize = 256 * 1024;
 /// Most logs, most witnesses and most groups of a policy, each. The specification asks for 32.
 pub const POLICY_MEMBERS_MAX: usize = 128;
+/// Most items of a line that are looked at: a group's name, threshold, and one member more than it can
+/// have. No group has more members than there are witnesses, as each group among them has used up a
+/// name; so one of that many is refused as a second use or as unknown, whatever follows.
+const ITEMS_MAX: usize = POLICY_MEMBERS_MAX + 3;
 
 /// Why a policy is refused, or a checkpoint does not satisfy it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -91,6 +95,17 @@ pub enum LineProblem {
     /// The same public key twice.
     #[error("this public key was listed before")]
     DuplicateKey,
+    /// Two keys that no signature line could tell apart.
+    #[error(
+        "key id {key_id:08x} of {name} belongs to another key on an earlier line, so a signature \
+         line could mean either; hint: make a new key"
+    )]
+    SameKeyId {
+        /// The name of both keys.
+        name: String,
+        /// The id of both keys.
+        key_id: u32,
+    },
     /// The name is taken, reserved or malformed.
     #[error("name {0:?} is empty, has spaces, is reserved or was defined before")]
     Name(String),
@@ -116,8 +131,9 @@ pub enum LineProblem {
 
 /// A trusted set of ledgers and cosigners.
 ///
-/// Invariants: no two logs and no two witnesses share a public key; witness and group names are
-/// unique; a group's members come before it and no name is a member twice.
+/// Invariants: no two logs and no two witnesses share a public key; no two keys share name and key
+/// id; witness and group names are unique; a group's members come before it and no name is a member
+/// twice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     logs: Vec<Log>,
@@ -317,8 +333,14 @@ impl Policy {
         let origin = &checkpoint.checkpoint().origin;
         let mut known = false;
         let mut signed_by = None;
-        // Every key of that name is looked at, as while a key is being replaced there are two.
-        for log in self.logs.iter().filter(|log| log.key.name() == *origin) {
+        // Every key is looked at: while a key is being replaced there are two of that name, and a
+        // signature by another ledger's key counts for nothing but must fit, as for any known key.
+        for log in &self.logs {
+            if log.key.name() != *origin {
+                let note = checkpoint.note();
+                note.verify(&log.key).map_err(CheckpointError::from)?;
+                continue;
+            }
             known = true;
             match checkpoint.verify(&log.key) {
                 Ok(_) => signed_by = signed_by.or(Some(&log.key)),
@@ -474,9 +496,7 @@ impl PolicyReader {
         if keyword.starts_with('#') {
             return Ok(());
         }
-        // More names than there can be witnesses and groups: one of them is refused as a second use or
-        // as unknown, so cutting the rest off changes no answer.
-        let items: Vec<&str> = items.take(2 * POLICY_MEMBERS_MAX + 3).collect();
+        let items: Vec<&str> = items.take(ITEMS_MAX).collect();
         match keyword {
             "log" => self.log(&items),
             "witness" => self.witness(&items),
@@ -493,7 +513,7 @@ impl PolicyReader {
             _ => return Err(LineProblem::Items("log <verifier key> [<url>]")),
         };
         let key = parse_key(key, KeyType::Ed25519)?;
-        let logs = &mut self.policy.logs;
+        let logs = &self.policy.logs;
         check_room(logs.len())?;
         if logs
             .iter()
@@ -501,7 +521,8 @@ impl PolicyReader {
         {
             return Err(LineProblem::DuplicateKey);
         }
-        logs.push(Log { key, url });
+        self.check_key_id(&key)?;
+        self.policy.logs.push(Log { key, url });
         Ok(())
     }
 
@@ -513,7 +534,7 @@ impl PolicyReader {
         };
         let key = parse_key(key, KeyType::Cosignature)?;
         let name = self.new_name(name)?;
-        let witnesses = &mut self.policy.witnesses;
+        let witnesses = &self.policy.witnesses;
         check_room(witnesses.len())?;
         if witnesses
             .iter()
@@ -521,7 +542,8 @@ impl PolicyReader {
         {
             return Err(LineProblem::DuplicateKey);
         }
-        witnesses.push(Witness { name, key, url });
+        self.check_key_id(&key)?;
+        self.policy.witnesses.push(Witness { name, key, url });
         Ok(())
     }
 
@@ -579,6 +601,20 @@ impl PolicyReader {
                     .ok_or_else(|| LineProblem::UnknownName(name.to_string()))?,
             ),
         });
+        Ok(())
+    }
+
+    /// Refuses a key whose signature lines would look like another's. Each would fail for the other
+    /// key, and so spoil every note that both signed.
+    fn check_key_id(&self, key: &VerifierKey) -> Result<(), LineProblem> {
+        let witnesses = self.policy.witnesses.iter().map(|witness| &witness.key);
+        let mut keys = self.policy.log_keys().chain(witnesses);
+        if keys.any(|other| other.key_id() == key.key_id() && other.name() == key.name()) {
+            return Err(LineProblem::SameKeyId {
+                name: key.name().to_string(),
+                key_id: key.key_id(),
+            });
+        }
         Ok(())
     }
 

@@ -169,6 +169,9 @@ impl Frontier {
     }
 
     /// Appends a leaf hash.
+    ///
+    /// # Panics
+    /// If there are 2^64-1 leaves already, which no ledger reaches.
     pub fn append(&mut self, leaf_hash: Hash) {
         self.append_with(leaf_hash, |_, _| ());
     }
@@ -193,6 +196,8 @@ impl Frontier {
     /// Appends a leaf hash and reports each full subtree of 256^l leaves that it completes.
     #[inline]
     fn append_with(&mut self, leaf_hash: Hash, mut store: impl FnMut(u8, Hash)) {
+        // Only a stored tree that somebody else serves can claim to be this large.
+        assert!(self.size < u64::MAX, "a tree has at most 2^64-1 leaves");
         store(0, leaf_hash);
         let mut hash = leaf_hash;
         // Each trailing one bit of the size is a full subtree as large as the one in `hash`.

@@ -155,6 +155,18 @@ fn malformed_keys() {
     weak[0] = 1;
     let error = VerifierKey::new("weak", KeyType::Ed25519, &weak).unwrap_err();
     assert!(matches!(error, NoteError::BadKey { .. }));
+    // Every encoding from p - 1 on: of the point of order 2, and second encodings of other points.
+    for low in 0xec..=0xff {
+        for high in [0x7f, 0xff] {
+            let mut bytes = [0xff; 32];
+            (bytes[0], bytes[31]) = (low, high);
+            let error = VerifierKey::new("twice", KeyType::Ed25519, &bytes).unwrap_err();
+            assert!(
+                matches!(error, NoteError::BadKey { .. }),
+                "{low:x} {high:x}"
+            );
+        }
+    }
     let error = SigningKey::parse(&good).unwrap_err().to_string();
     assert!(
         error.contains("PRIVATE+KEY+") && !error.contains(base64),
@@ -515,6 +527,33 @@ fn policy_evaluation() {
     assert!(matches!(
         policy.evaluate(&imposter),
         Err(PolicyError::NotSigned { .. })
+    ));
+}
+
+#[test]
+fn a_known_key_of_another_ledger_must_fit_as_well() {
+    let other = SigningKey::from_seed("example.com/other", &[3; 32]).unwrap();
+    let text = format!(
+        "log {}\nlog {}\nquorum none\n",
+        ledger_key().verifier_key(),
+        other.verifier_key()
+    );
+    let policy = Policy::parse(&text).unwrap();
+    let signed = |by: &str| {
+        let mut signed = signed(TreeSize::new(1), leaf_hash(b"x"), &[]);
+        let text = by.replace("it", &signed.note().text);
+        let mut note = sign_note(&text, &[&other]).unwrap();
+        signed.add_signature(note.signatures.remove(0)).unwrap();
+        signed
+    };
+    // Good but beside the point: the report names the key of that ledger.
+    let report = policy.evaluate(&signed("it")).unwrap();
+    assert_eq!(&report.log, ledger_key().verifier_key());
+    assert!(matches!(
+        policy.evaluate(&signed("something else\n")),
+        Err(PolicyError::Checkpoint(CheckpointError::Note(
+            NoteError::BadSignature { .. }
+        )))
     ));
 }
 
