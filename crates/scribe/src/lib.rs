@@ -13,6 +13,7 @@
 #![warn(missing_docs)]
 #![warn(clippy::unwrap_used)]
 
+pub mod audit;
 pub mod barrier;
 pub mod cli;
 pub mod cluster;

@@ -3,6 +3,7 @@
 //! Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 the user's mistake, 2 something else failed,
 //! 3 something was checked and does not hold. Only this module knows clap; commands hand plain values on.
 
+mod audit;
 mod bench;
 mod check_config;
 mod checkpoint;
@@ -82,6 +83,7 @@ enum Verb {
     Watch(watch::Arguments),
     Prove(prove::Arguments),
     Verify(verify::Arguments),
+    Audit(audit::Arguments),
     Checkpoint(checkpoint::Arguments),
     Import(Box<import::Arguments>),
     Export(Box<export::Arguments>),
@@ -130,6 +132,7 @@ async fn run(verb: Verb) -> Result<(), Failure> {
         Verb::Watch(arguments) => watch::run(arguments).await,
         Verb::Prove(arguments) => prove::run(arguments).await,
         Verb::Verify(arguments) => verify::run(arguments),
+        Verb::Audit(arguments) => audit::run(arguments).await,
         Verb::Checkpoint(arguments) => checkpoint::run(arguments).await,
         Verb::Import(arguments) => import::run(*arguments).await,
         Verb::Export(arguments) => export::run(*arguments).await,
