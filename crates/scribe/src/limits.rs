@@ -105,6 +105,8 @@ pub const SYNC_GROUP_BYTES_MAX: usize = 4 * MIB;
 pub const FRAME_CACHE_BYTES: usize = 48 * MIB;
 /// Entries kept in memory for reads.
 pub const ENTRY_CACHE_BYTES: u64 = 48 * MIB as u64;
+/// Tiles and entry bundles kept in memory: those of the last quarter of a million entries, say.
+pub const TILE_CACHE_BYTES: u64 = 32 * MIB as u64;
 /// Memory the key index may use for its block cache.
 pub const INDEX_CACHE_BYTES: u64 = 64 * MIB as u64;
 

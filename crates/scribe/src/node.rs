@@ -10,6 +10,7 @@ mod entry;
 mod members;
 mod serving;
 mod starting;
+mod tiles;
 mod upkeep;
 mod writing;
 
@@ -62,7 +63,7 @@ pub use crate::sequencer::{
     Appended, CarriedEntry, Condition, Operation, Transaction, TransactionAppended, Write,
     WriteKind,
 };
-pub use crate::store::Applied;
+pub use crate::store::{Applied, StoredTile};
 
 /// How to start a node.
 #[derive(Debug, Clone)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::Method;
-use scribe_proof::{LeafIndex, Receipt, SignedCheckpoint, TreeSize};
+use scribe_proof::{LeafIndex, Receipt, SignedCheckpoint, TilePath, TreeSize};
 
 use super::{Answer, Call, Client, not_understood};
 use crate::error::Error;
@@ -185,9 +185,29 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn checkpoint(&self) -> Result<SignedCheckpoint, Error> {
+        let note = self.checkpoint_text().await?;
         let call = Call::get("/checkpoint");
-        let note = self.call(&call, Safety::Read).await?.text(&call)?;
         SignedCheckpoint::parse(&note).map_err(|error| not_understood(&call, &error))
+    }
+
+    /// Fetches the newest published checkpoint as the signed note it is, byte for byte, not even
+    /// parsed.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn checkpoint_text(&self) -> Result<String, Error> {
+        let call = Call::get("/checkpoint");
+        self.call(&call, Safety::Read).await?.text(&call)
+    }
+
+    /// Fetches a tile of hashes or a bundle of leaves (<https://c2sp.org/tlog-tiles>), not
+    /// verified. What goes beyond the node's newest checkpoint is refused with `not_found`.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn tile(&self, path: &TilePath) -> Result<Bytes, Error> {
+        let call = Call::get(format!("/{path}"));
+        Ok(self.call(&call, Safety::Read).await?.body)
     }
 
     /// Asks for the ledger's name, keys and size. None of it is to be trusted: pin a key or a

@@ -80,6 +80,13 @@ impl ApiError {
         self
     }
 
+    /// Says how large the tree is that was looked at.
+    #[must_use]
+    pub fn about_tree_size(mut self, size: TreeSize) -> ApiError {
+        self.0.problem.tree_size = Some(size.get());
+        self
+    }
+
     /// Notes that the request's body was not read to its end, so that the connection closes gently.
     #[must_use]
     pub fn leaving_request_unread(mut self) -> ApiError {

@@ -1,14 +1,13 @@
-//! `GET /v1/ledger` and `GET /checkpoint`: who the ledger is and how far it is signed.
+//! `GET /v1/ledger`: who the ledger is and how far it is signed. The checkpoint alone is in [`super::tiles`].
 
 use axum::extract::{Request, State};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderValue, Response};
+use http::Response;
 use scribe_client::wire::LedgerInfo;
 
+use super::App;
 use super::body::ReplyBody;
 use super::error::{ApiError, json_reply};
 use super::request::Query;
-use super::{App, headers};
 
 /// `GET /v1/ledger`
 pub(super) async fn ledger(
@@ -28,30 +27,4 @@ pub(super) async fn ledger(
             .map(|published| published.note.clone()),
         rotations: Vec::new(),
     }))
-}
-
-/// `GET /checkpoint` (c2sp.org/tlog-tiles)
-pub(super) async fn checkpoint(
-    State(app): State<App>,
-    request: Request,
-) -> Result<Response<ReplyBody>, ApiError> {
-    Query::parse(request.uri().query(), &[])?;
-    let Some(published) = app.node.checkpoint() else {
-        return Err(
-            ApiError::not_published("there is no checkpoint yet", None).hint(
-                "the first one follows the first entry; ?wait=published on a write waits for it",
-            ),
-        );
-    };
-    let mut reply = Response::new(ReplyBody::full(published.note.clone()));
-    let fields = reply.headers_mut();
-    fields.insert(CONTENT_TYPE, headers::NOTE);
-    // A stale checkpoint from a cache would look like a ledger that stands still.
-    fields.insert(CACHE_CONTROL, headers::NO_STORE);
-    fields.insert(headers::X_CONTENT_TYPE_OPTIONS, headers::NOSNIFF);
-    fields.insert(
-        headers::SCRIBE_TREE_SIZE,
-        HeaderValue::from(published.size.get()),
-    );
-    Ok(reply)
 }

@@ -42,12 +42,16 @@ pub enum Route {
     Watch,
     /// `GET /v1/proofs/…`
     Proof,
+    /// `GET /tile/…`
+    Tile,
+    /// `GET /checkpoint`
+    Checkpoint,
     /// Everything else.
     Other,
 }
 
 impl Route {
-    const ALL: [(Route, &'static str); 13] = [
+    const ALL: [(Route, &'static str); 15] = [
         (Route::Put, "put"),
         (Route::Get, "get"),
         (Route::Delete, "delete"),
@@ -60,6 +64,8 @@ impl Route {
         (Route::Entries, "entries"),
         (Route::Watch, "watch"),
         (Route::Proof, "proof"),
+        (Route::Tile, "tile"),
+        (Route::Checkpoint, "checkpoint"),
         (Route::Other, "other"),
     ];
 

@@ -7,6 +7,7 @@
 //! connection  accepts, greets by TLS if there is a certificate, drives hyper, closes what stalls
 //!   └─ answer      checks the head, then
 //!        ├─ keys        /v1/keys/{key}…: the hot routes, reached without a router
+//!        ├─ tiles       /checkpoint and /tile/…: the static read side, likewise
 //!        └─ Router      everything else, one module per resource
 //! ```
 //!
@@ -31,6 +32,7 @@ mod operator;
 mod proofs;
 mod range;
 mod request;
+mod tiles;
 mod tls;
 mod transactions;
 mod watch;
@@ -198,6 +200,10 @@ impl Server {
             Ok(()) if request.uri().path().starts_with(key_path::KEYS_PREFIX) => {
                 keys::answer(&self.app, watch, request).await
             }
+            Ok(()) if tiles::serves(request.uri().path()) => {
+                let (route, reply) = tiles::answer(&self.app, &request).await;
+                (route, Ok(reply))
+            }
             Ok(()) => {
                 let route = Route::of(request.method(), request.uri().path());
                 (route, Ok(self.route(request, watch).await))
@@ -332,7 +338,6 @@ fn router(app: App) -> Router {
             "/v1/cluster/tokens",
             post(cluster::token).fallback(only_post),
         )
-        .route("/checkpoint", get(ledger::checkpoint).fallback(only_get))
         .route("/health/live", get(health::live).fallback(only_get))
         .route("/health/ready", get(health::ready).fallback(only_get))
         .route("/metrics", get(metrics::metrics).fallback(only_get))

@@ -559,10 +559,15 @@ fn parse_if_none_match_any(value: &HeaderValue) -> Result<Condition, ApiError> {
 
 /// Whether an `If-None-Match` of a read names this index: the tag in any list, weak or not, or `*` (RFC 9110, 13.1.2).
 pub fn none_match_names(fields: &HeaderMap, index: LeafIndex) -> bool {
+    none_match(fields, |tag| strong_tag(tag) == Some(index))
+}
+
+/// Whether an `If-None-Match` of a read has a tag that `is_ours`, quotes included, or is `*`.
+pub(super) fn none_match(fields: &HeaderMap, is_ours: impl Fn(&[u8]) -> bool) -> bool {
     fields.get_all(IF_NONE_MATCH).iter().any(|value| {
         value.as_bytes().split(|byte| *byte == b',').any(|tag| {
             let tag = tag.trim_ascii();
-            tag == b"*" || strong_tag(tag.strip_prefix(b"W/").unwrap_or(tag)) == Some(index)
+            tag == b"*" || is_ours(tag.strip_prefix(b"W/").unwrap_or(tag))
         })
     })
 }

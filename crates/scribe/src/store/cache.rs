@@ -1,6 +1,6 @@
-//! What is kept in memory for reads: entries by leaf index, and the newest version by key.
+//! What is kept in memory for reads: entries by leaf index, the newest version by key, and tiles by path.
 //!
-//! Entries never change, so their cache needs no care. The newest version of a key does: `replace_latest` is
+//! Entries and published tiles never change, so their caches need no care. The newest version of a key does: `replace_latest` is
 //! called for every leaf under the view's write lock, and `insert_latest` only under its read lock by a
 //! reader that has just made sure that no newer version was applied. So what is cached is never older than what was
 //! applied when a reader started.
@@ -8,7 +8,9 @@
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use scribe_proof::index::LeafIndex;
+use scribe_proof::tile::TilePath;
 
+use super::tiles::StoredTile;
 use super::view::{StoredEntry, Version};
 
 /// Entries above this many bytes are not cached: one of them would push out hundreds.
@@ -17,6 +19,8 @@ pub const ENTRY_BYTES_MAX: usize = 256 * 1_024;
 const ENTRY_OVERHEAD: u64 = 160;
 /// What a cached version costs besides its key.
 const LATEST_OVERHEAD: u64 = 112;
+/// What a cached tile costs besides its bytes.
+const TILE_OVERHEAD: u64 = 128;
 
 /// Sizes of the caches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +31,8 @@ pub struct CacheSizes {
     pub latest_bytes: u64,
     /// Bytes the index database may use for its blocks.
     pub index_bytes: u64,
+    /// Bytes of tiles and entry bundles.
+    pub tile_bytes: u64,
 }
 
 impl Default for CacheSizes {
@@ -35,6 +41,7 @@ impl Default for CacheSizes {
             entry_bytes: crate::limits::ENTRY_CACHE_BYTES,
             latest_bytes: crate::limits::ENTRY_CACHE_BYTES / 3,
             index_bytes: crate::limits::INDEX_CACHE_BYTES,
+            tile_bytes: crate::limits::TILE_CACHE_BYTES,
         }
     }
 }
@@ -57,10 +64,20 @@ impl Weighter<Box<[u8]>, Option<Version>> for LatestWeight {
     }
 }
 
+#[derive(Debug, Clone)]
+struct TileWeight;
+
+impl Weighter<TilePath, StoredTile> for TileWeight {
+    fn weight(&self, _: &TilePath, tile: &StoredTile) -> u64 {
+        tile.bytes.len() as u64 + TILE_OVERHEAD
+    }
+}
+
 /// The caches of one store.
 pub(crate) struct Caches {
     entries: Cache<LeafIndex, StoredEntry, EntryWeight>,
     latest: Cache<Box<[u8]>, Option<Version>, LatestWeight>,
+    tiles: Cache<TilePath, StoredTile, TileWeight>,
 }
 
 impl std::fmt::Debug for Caches {
@@ -68,6 +85,7 @@ impl std::fmt::Debug for Caches {
         f.debug_struct("Caches")
             .field("entries", &self.entries.len())
             .field("latest", &self.latest.len())
+            .field("tiles", &self.tiles.len())
             .finish()
     }
 }
@@ -77,7 +95,9 @@ impl Caches {
         // The expected item count only sizes the first table; small values dominate.
         let entries = (sizes.entry_bytes / 512).clamp(64, 1 << 20) as usize;
         let latest = (sizes.latest_bytes / 160).clamp(64, 1 << 20) as usize;
+        let tiles = (sizes.tile_bytes / 8_192).clamp(64, 1 << 20) as usize;
         Self {
+            tiles: Cache::with_weighter(tiles, sizes.tile_bytes, TileWeight),
             entries: Cache::with_weighter(entries, sizes.entry_bytes, EntryWeight),
             latest: Cache::with_weighter(latest, sizes.latest_bytes, LatestWeight),
         }
@@ -91,6 +111,14 @@ impl Caches {
         if entry.byte_length() <= ENTRY_BYTES_MAX {
             self.entries.insert(entry.index, entry.clone());
         }
+    }
+
+    pub(crate) fn tile(&self, path: &TilePath) -> Option<StoredTile> {
+        self.tiles.get(path)
+    }
+
+    pub(crate) fn insert_tile(&self, path: &TilePath, tile: &StoredTile) {
+        self.tiles.insert(*path, tile.clone());
     }
 
     /// The newest version of `key` (`Some(None)`: it has none), if it is known.
@@ -107,6 +135,7 @@ impl Caches {
     pub(crate) fn clear(&self) {
         self.entries.clear();
         self.latest.clear();
+        self.tiles.clear();
     }
 
     /// Caller holds the view's write lock and is about to apply `version`.

@@ -36,6 +36,7 @@ pub mod sim_disk;
 mod staging;
 mod state;
 mod switch;
+mod tiles;
 pub mod tree;
 pub mod view;
 pub mod vote;
@@ -78,6 +79,7 @@ use crate::limits;
 pub use self::check::CheckReport;
 pub use self::index::ScanRange;
 pub use self::staging::{Missing, Staging};
+pub use self::tiles::StoredTile;
 pub use self::view::{Applied, ApplyTicket, Effects, LeafEffect, Remembered, StoredEntry, Version};
 pub use self::walk::{CheckError, Damage, takes_leaves};
 

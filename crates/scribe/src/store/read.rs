@@ -388,7 +388,7 @@ impl Inner {
     }
 
     /// The sealed segment that holds a leaf.
-    fn sealed_segment_of(&self, index: LeafIndex) -> Option<SealedSegment> {
+    pub(super) fn sealed_segment_of(&self, index: LeafIndex) -> Option<SealedSegment> {
         let sealed = self.log.sealed();
         let place = sealed.partition_point(|segment| !segment.footer.end_size.contains(index));
         sealed.get(place).cloned()
@@ -788,18 +788,18 @@ fn table_range(bytes: &[u8], table: usize, slot: u16) -> Option<(u32, u32)> {
     Some((start, be32(bytes, table + slot * 4)?))
 }
 
-fn slice_of(bytes: &Bytes, table: usize, count: usize, slot: u16) -> Option<Bytes> {
+pub(super) fn slice_of(bytes: &Bytes, table: usize, count: usize, slot: u16) -> Option<Bytes> {
     let (start, end) = table_range(bytes, table, slot)?;
     let base = table.checked_add(count * 4)?;
     let (start, end) = (base + start as usize, base + end as usize);
     (start <= end && end <= bytes.len()).then(|| bytes.slice(start..end))
 }
 
-fn corrupt(reason: impl ToString) -> io::Error {
+pub(super) fn corrupt(reason: impl ToString) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason.to_string())
 }
 
-fn damaged_at(position: FramePosition, reason: &dyn std::fmt::Display) -> io::Error {
+pub(super) fn damaged_at(position: FramePosition, reason: &dyn std::fmt::Display) -> io::Error {
     corrupt(format!(
         "segment {} is damaged at byte {}: {reason}",
         position.segment, position.offset

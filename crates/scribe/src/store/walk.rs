@@ -181,6 +181,26 @@ impl<'a> FrameWalk<'a> {
         Ok(Some((position, header)))
     }
 
+    /// The next header and public part, their chain CRC checked; private parts are passed over. `None` at the end.
+    pub(crate) fn next_public(&mut self) -> Result<Option<(FrameHeader, Bytes)>, CheckError> {
+        if self.offset >= self.end {
+            return Ok(None);
+        }
+        let bytes = self.bytes_here(HEADER_LENGTH as u64)?;
+        let header = FrameHeader::parse(&bytes).map_err(|error| self.damage(error.to_string()))?;
+        let length = header.total_length() as u64;
+        let left = self.end - self.offset;
+        if length > left {
+            let reason = format!("frame needs {length} bytes, {left} are left");
+            return Err(self.damage(reason).into());
+        }
+        let public_end = header.private_start();
+        let bytes = self.bytes_here(public_end as u64)?.slice(..public_end);
+        frame::check_chain(&header, &bytes).map_err(|error| self.damage(error.to_string()))?;
+        self.offset += length;
+        Ok(Some((header, bytes.slice(HEADER_LENGTH..))))
+    }
+
     fn position(&self, length: usize) -> FramePosition {
         FramePosition {
             segment: self.segment,

@@ -27,7 +27,7 @@ pub fn command(dir: &Path, arguments: &[&str]) -> Command {
 }
 
 impl Served {
-    fn start() -> Served {
+    pub fn start() -> Served {
         Served::start_in(tempfile::tempdir().unwrap())
     }
 

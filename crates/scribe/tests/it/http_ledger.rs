@@ -208,7 +208,8 @@ async fn every_route_described_answers() {
         ("GET", "/v1/keys:get", "POST"),
         ("GET", "/v1/transactions", "POST"),
         ("DELETE", "/v1/entries/1", "GET, HEAD"),
-        ("PUT", "/checkpoint", "GET, HEAD"),
+        ("PUT", "/checkpoint", "GET, HEAD, OPTIONS"),
+        ("DELETE", "/tile/0/000", "GET, HEAD, OPTIONS"),
         ("POST", "/metrics", "GET, HEAD"),
         ("OPTIONS", "/v1/watch", "GET, HEAD"),
     ] {

@@ -2,6 +2,7 @@
 
 mod append;
 mod cli_cluster_files;
+mod cli_export_tiles;
 mod cli_help;
 mod cli_node;
 mod cli_offline;
@@ -18,6 +19,7 @@ mod http_connections;
 mod http_keys;
 mod http_ledger;
 mod http_lists;
+mod http_tiles;
 mod http_tls;
 mod http_watch;
 mod kill;

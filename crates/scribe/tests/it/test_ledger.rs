@@ -33,8 +33,14 @@ pub fn options(directory: &Path) -> NodeOptions {
 
 impl TestLedger {
     pub async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// As [`Self::start`], with options changed.
+    pub async fn start_with(change: impl FnOnce(&mut NodeOptions)) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let options = options(directory.path());
+        let mut options = options(directory.path());
+        change(&mut options);
         let node = Node::start(options.clone()).await.unwrap();
         Self {
             node,

@@ -1,4 +1,4 @@
-//! `scribe export`: the whole ledger as one file that verifies itself.
+//! `scribe export --out`: the whole ledger as one file that verifies itself.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -8,37 +8,10 @@ use scribe_client::wire::HexHash;
 use scribe_proof::{Checkpoint, LeafIndex, SignedCheckpoint, TreeSize};
 use serde::Serialize;
 
-use super::output::{Failure, ProgressUnit, progress, say};
-use super::serve::{node_options, start_logging, start_node};
-use super::transfer::{Carried, Checked, End, Header, VERSION};
-use super::{ClientArgs, DirectoryArgs, expect_no_member};
+use super::super::output::{Failure, ProgressUnit, progress, say};
+use super::super::transfer::{Carried, Checked, End, Header, VERSION};
+use super::{Arguments, offline};
 use crate::limits;
-use crate::node::NodeOptions;
-
-/// Write every entry to a file
-///
-/// The file has every entry with its leaf, salt, metadata and value, one JSON object per line, and the root hash at the
-/// end. Each entry is checked as it is written, and the tree over them against the ledger's newest checkpoint. `scribe
-/// import --data-dir` makes a ledger with the same root hash from it. Docs: docs/format-export.md.
-///
-/// Takes what the ledger has when the command starts; writes go on meanwhile. With --data-dir it reads the directory of
-/// a stopped node instead of asking --server. With --stale it takes what one node of a cluster has, without asking the
-/// others: how to save what is left when a majority is lost for good.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "Example: a copy of the ledger, compressed
-  $ scribe export --out - | zstd > ledger.ndjson.zst")]
-pub struct Arguments {
-    /// File to write; `-` is stdout
-    #[arg(long, value_name = "FILE")]
-    out: PathBuf,
-    /// Take what this node has applied, also while a majority of its cluster is away
-    #[arg(long, conflicts_with = "data_dir")]
-    stale: bool,
-    #[command(flatten)]
-    client: ClientArgs,
-    #[command(flatten)]
-    directory: DirectoryArgs,
-}
 
 #[derive(Serialize)]
 struct Exported {
@@ -48,12 +21,11 @@ struct Exported {
     checkpoint_size: Option<u64>,
 }
 
-/// Runs the command.
+/// Writes the file `path`; `-` is stdout.
 ///
 /// # Errors
 /// A node that cannot be reached, a file that cannot be written, or entries that do not hold (exit 3).
-pub async fn run(arguments: Arguments) -> Result<(), Failure> {
-    let path = &arguments.out;
+pub(super) async fn run(arguments: &Arguments, path: &Path) -> Result<(), Failure> {
     // Written beside the name and renamed at the end: a file of that name is complete.
     let partial = partial_name(path);
     let file: Box<dyn Write + Send> = match path.as_os_str() == "-" {
@@ -64,8 +36,8 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     };
     let mut writer = Writer::new(BufWriter::with_capacity(1 << 20, file), path);
     let exported = match arguments.directory.data_dir.is_some() {
-        true => from_directory(&arguments, &mut writer).await,
-        false => from_server(&arguments, &mut writer).await,
+        true => from_directory(arguments, &mut writer).await,
+        false => from_server(arguments, &mut writer).await,
     };
     let finished = match exported {
         Ok(exported) => writer.finish().map(|()| exported),
@@ -134,27 +106,7 @@ async fn from_server(arguments: &Arguments, writer: &mut Writer) -> Result<Expor
 }
 
 async fn from_directory(arguments: &Arguments, writer: &mut Writer) -> Result<Exported, Failure> {
-    let config = arguments.directory.load()?;
-    start_logging(&config.log)?;
-    // Opening what is not there would make a new ledger.
-    if !config.data_dir.is_dir() {
-        return Err(Failure::user(format!(
-            "no data directory `{}`",
-            config.data_dir.display()
-        )));
-    }
-    config.expect_keys()?;
-    // What a member committed last it learns from the others.
-    expect_no_member(
-        &config,
-        "start it and export with --server; with --stale if a majority of the cluster is lost",
-    )?;
-    // Nothing is added, not even the announcement of a key.
-    let options = NodeOptions {
-        importing: true,
-        ..node_options(&config)
-    };
-    let node = start_node(options).await?;
+    let node = offline(&arguments.directory).await?;
     let exported = async {
         let failed = |error: crate::node::ReadError| Failure::unexpected(error.to_string());
         let size = node.applied_size();
