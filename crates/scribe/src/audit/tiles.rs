@@ -119,7 +119,14 @@ pub fn audit(
                 builder.append(bundle.hashes[slot], |level, hash| {
                     above[usize::from(level)].push(hash);
                 });
-                check_root(&builder)?;
+                // Where leaves and hashes of the last tile differ, the signed root says which of the two changed.
+                check_root(&builder).map_err(|wrong| match &bundle.differs {
+                    Some(differs) => differs.leaf.clone(),
+                    None => wrong,
+                })?;
+            }
+            if let Some(differs) = bundle.differs {
+                return Err(differs.hash.into());
             }
             rules.values += bundle.values;
             // Level 0 was compared with its own file.
@@ -203,7 +210,7 @@ impl Walk {
                     let metadata = fs::metadata(&path);
                     self.bytes += metadata.map_or(0, |metadata| metadata.len());
                 }
-                "tile" | "openings" if path.is_dir() => self.directory(&path, &name)?,
+                "tile" | "openings" if path.is_dir() => self.directory(&path, &name, notes)?,
                 other => notes.push(format!(
                     "`{other}` is no file of a tile directory and was not read"
                 )),
@@ -212,12 +219,23 @@ impl Walk {
         Ok(())
     }
 
-    fn directory(&mut self, directory: &Path, name: &str) -> Result<(), AuditError> {
+    fn directory(
+        &mut self,
+        directory: &Path,
+        name: &str,
+        notes: &mut Vec<String>,
+    ) -> Result<(), AuditError> {
         for (child, path) in sorted(directory, name)? {
             let name = format!("{name}/{child}");
             let metadata = fs::metadata(&path).map_err(|error| AuditError::io(&name, &error))?;
             if metadata.is_dir() {
-                self.directory(&path, &name)?;
+                self.directory(&path, &name, notes)?;
+                continue;
+            }
+            if name.ends_with(".partial") {
+                notes.push(format!(
+                    "`{name}` is of an export that was cut short, counts for nothing and was not read"
+                ));
                 continue;
             }
             // Openings are named like the bundles they belong to.
@@ -261,6 +279,13 @@ struct Bundle {
     leaves: Vec<Bytes>,
     hashes: Vec<Hash>,
     values: u64,
+    differs: Option<Differs>,
+}
+
+/// A leaf and its hash in a tile do not agree, and nothing nearby says which of the two changed.
+struct Differs {
+    leaf: Finding,
+    hash: Finding,
 }
 
 /// Reads and compares what belongs to one tile.
@@ -284,7 +309,7 @@ impl Reader<'_> {
             .map(|leaf| bytes.slice_ref(leaf))
             .collect();
         let hashes: Vec<Hash> = leaves.iter().map(|leaf| leaf_hash(leaf)).collect();
-        self.compare_leaves(&tile, &name, &leaves, &hashes)?;
+        let differs = self.compare_leaves(&tile, &name, &leaves, &hashes)?;
         self.stale(&tile.path(), |width| {
             (width * Hash::LENGTH, as_bytes(&hashes))
         })?;
@@ -299,10 +324,19 @@ impl Reader<'_> {
             name,
             hashes,
             values: 0,
+            differs,
             leaves,
         };
         if self.openings {
-            self.openings(&tile, &mut bundle)?;
+            let opened = self.openings(&tile, &mut bundle);
+            match (opened, bundle.differs.take()) {
+                // Hash and opening agree with each other, and the leaf with neither.
+                (Err(_), Some(differs)) => return Err(differs.leaf.into()),
+                (opened, differs) => {
+                    opened?;
+                    bundle.differs = differs;
+                }
+            }
         }
         Ok(bundle)
     }
@@ -314,52 +348,46 @@ impl Reader<'_> {
         name: &str,
         leaves: &[Bytes],
         hashes: &[Hash],
-    ) -> Result<(), AuditError> {
+    ) -> Result<Option<Differs>, AuditError> {
         let path = tile.path();
         let stored = self.file(&path, TILE_LENGTH_MAX)?;
-        let derived = as_bytes(hashes);
-        if stored == derived {
-            return Ok(());
-        }
-        let Some(slot) = (stored.len() == derived.len())
-            .then(|| {
-                (0..hashes.len()).find(|at| stored[at * 32..][..32] != derived[at * 32..][..32])
-            })
-            .flatten()
-        else {
-            let reason = format!(
-                "the file has {} bytes, must have {}",
-                stored.len(),
-                derived.len()
-            );
+        if stored.len() != hashes.len() * Hash::LENGTH {
+            let wanted = hashes.len() * Hash::LENGTH;
+            let reason = format!("the file has {} bytes, must have {wanted}", stored.len());
             return Err(Finding::new(path, reason)
-                .at(stored.len().min(derived.len()) as u64)
+                .at(stored.len().min(wanted) as u64)
                 .entry(tile.start())
                 .into());
+        }
+        let (stored, _) = stored.as_chunks::<{ Hash::LENGTH }>();
+        let Some(slot) = hashes.iter().zip(stored).position(|(a, b)| a.0 != *b) else {
+            return Ok(None);
         };
         let index = tile.start() + slot as u64;
         let broken = Broken {
             key: Leaf::parse(&leaves[slot]).map_or_else(|_| Vec::new(), |leaf| leaf.key.to_vec()),
             reason: format!(
-                "the leaf of entry {index} in {name} has hash {}, {path} has another",
-                hashes[slot]
+                "the leaf of entry {index} in {name} has hash {}, {path} has {}",
+                hashes[slot],
+                Hash(stored[slot])
             ),
         };
-        let (stored, _) = stored.as_chunks::<32>();
+        let same = hashes[slot]
+            .0
+            .iter()
+            .zip(&stored[slot])
+            .take_while(|(a, b)| a == b);
+        let hash = Finding::new(path, &*broken.reason)
+            .at((slot * Hash::LENGTH + same.count()) as u64)
+            .entry(index)
+            .key(&broken.key);
+        let leaf = self.broken(tile.index(), slot, leaves, name, broken);
         let stored: Vec<Hash> = stored.iter().map(|hash| Hash(*hash)).collect();
-        if self.tile_is_good(tile, &stored) == Some(false) {
-            let differs = stored[slot]
-                .0
-                .iter()
-                .zip(&hashes[slot].0)
-                .take_while(|(a, b)| a == b);
-            return Err(Finding::new(path, broken.reason)
-                .at((slot * 32 + differs.count()) as u64)
-                .entry(index)
-                .key(&broken.key)
-                .into());
+        match self.tile_is_good(tile, &stored) {
+            Some(true) => Err(leaf.into()),
+            Some(false) => Err(hash.into()),
+            None => Ok(Some(Differs { leaf, hash })),
         }
-        Err(self.broken(tile.index(), slot, leaves, name, broken).into())
     }
 
     /// Whether the level above has the root of a full tile; `None` where there is nothing to compare with.

@@ -1,6 +1,9 @@
 //! The one integration-test binary.
 
 mod append;
+mod audit;
+mod audit_flips;
+mod audit_support;
 mod cli_cluster_files;
 mod cli_export_tiles;
 mod cli_help;

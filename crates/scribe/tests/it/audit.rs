@@ -1,0 +1,1 @@
+//! The audit against real ledgers, healthy and wrong.
