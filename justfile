@@ -42,6 +42,10 @@ failover rounds="50":
     SCRIBE_BIN="$PWD/target/release/scribe" SCRIBE_FAILOVER_ROUNDS={{rounds}} SCRIBE_ROLLING_CYCLES=3 \
       SCRIBE_POOL_WRITES=100000 cargo test -p scribe --test it cluster_process -- --nocapture --test-threads 1
 
+# 10,000 bytes of a data directory and of a tile export flipped, each audited; what is not noticed is listed
+audit-flips flips="10000":
+    SCRIBE_AUDIT_FLIPS={{flips}} cargo test -p scribe --test it audit_flips -- --nocapture
+
 # Documentation of the three crates, opened in a browser
 docs:
     cargo doc --workspace --no-deps --open

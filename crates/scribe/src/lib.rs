@@ -25,6 +25,7 @@ pub mod keys;
 pub mod ledger;
 pub mod limits;
 pub mod metrics;
+pub mod monitor;
 pub mod node;
 pub mod peer;
 pub mod publisher;

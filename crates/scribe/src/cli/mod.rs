@@ -15,6 +15,7 @@ mod history;
 mod import;
 mod keygen;
 mod list;
+mod monitor;
 mod output;
 mod prove;
 mod put;
@@ -84,6 +85,7 @@ enum Verb {
     Prove(prove::Arguments),
     Verify(verify::Arguments),
     Audit(audit::Arguments),
+    Monitor(monitor::Arguments),
     Checkpoint(checkpoint::Arguments),
     Import(Box<import::Arguments>),
     Export(Box<export::Arguments>),
@@ -133,6 +135,7 @@ async fn run(verb: Verb) -> Result<(), Failure> {
         Verb::Prove(arguments) => prove::run(arguments).await,
         Verb::Verify(arguments) => verify::run(arguments),
         Verb::Audit(arguments) => audit::run(arguments).await,
+        Verb::Monitor(arguments) => monitor::run(arguments).await,
         Verb::Checkpoint(arguments) => checkpoint::run(arguments).await,
         Verb::Import(arguments) => import::run(*arguments).await,
         Verb::Export(arguments) => export::run(*arguments).await,
@@ -315,7 +318,19 @@ struct TrustArgs {
 impl TrustArgs {
     /// A client of the node at `url`; nothing is asked yet.
     fn client(&self, url: &str) -> Result<scribe_client::Client, Failure> {
+        self.client_with(url, None)
+    }
+
+    /// The same, repeating calls as `retry` says.
+    fn client_with(
+        &self,
+        url: &str,
+        retry: Option<scribe_client::RetryPolicy>,
+    ) -> Result<scribe_client::Client, Failure> {
         let mut builder = scribe_client::Client::builder(url);
+        if let Some(retry) = retry {
+            builder = builder.retry(retry);
+        }
         if let Some(path) = &self.cacert {
             builder = builder.ca_pem(read_certificates(path)?);
         }

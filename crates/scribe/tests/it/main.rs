@@ -27,6 +27,7 @@ mod http_tls;
 mod http_watch;
 mod kill;
 mod member;
+mod monitor;
 mod namespaces;
 mod peer_calls;
 mod peer_hostile;
