@@ -8,8 +8,9 @@
 //! ```
 //! Every file under `tile/` and `openings/` is compared; one that is missing, or that no tree of this size has, is named.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -32,9 +33,11 @@ const CHECKPOINT: &str = "checkpoint";
 const CHECKPOINT_LENGTH_MAX: u64 = 64 * 1_024;
 /// Longest file of hashes or leaves: 256 leaves of 65,535 bytes, each behind its length.
 const TILE_LENGTH_MAX: u64 = 256 * (65_535 + 2);
-/// Longest bundle of openings: 256 of the largest values with their metadata.
-const OPENINGS_LENGTH_MAX: u64 =
-    256 * (limits::VALUE_LENGTH_CEILING + limits::METADATA_LENGTH_MAX + 4 + 18) as u64;
+/// Longest opening: salt, the longest metadata behind its length, and the longest value.
+const OPENING_LENGTH_MAX: u64 =
+    (18 + limits::METADATA_LENGTH_MAX + limits::VALUE_LENGTH_CEILING) as u64;
+/// Bytes of openings read at once.
+const PIECE: usize = 1 << 18;
 /// Hashes in a tile.
 const WIDTH: u64 = TILE_WIDTH as u64;
 
@@ -417,40 +420,88 @@ impl Reader<'_> {
             .key(&broken.key)
     }
 
+    /// Reads what opens the leaves, one record at a time: a bundle of large values is larger than memory may be.
     fn openings(&self, tile: &Tile, bundle: &mut Bundle) -> Result<(), AuditError> {
         let name = bundle.name.replacen("tile/entries/", "openings/", 1);
-        let bytes = Bytes::from(self.file(&name, OPENINGS_LENGTH_MAX)?);
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound => AuditError::from(Finding::new(&name, "the file is missing")),
+            _ => AuditError::io(&name, &error),
+        };
+        let file = File::open(self.directory.join(&name)).map_err(failed)?;
+        let file_length = file.metadata().map_err(failed)?.len();
+        let mut reader = BufReader::with_capacity(PIECE, file);
         let mut rules = EntryRules::default();
         let (mut at, mut ends) = (0, Vec::with_capacity(bundle.leaves.len()));
         for (slot, leaf) in bundle.leaves.iter().enumerate() {
             let index = tile.start() + slot as u64;
-            let wrong =
-                |at: usize, reason: String| Finding::new(&name, reason).at(at as u64).entry(index);
-            let length = bytes
-                .get(at..at + 4)
-                .and_then(|length| length.try_into().ok());
-            let Some(length) = length.map(|length| u32::from_be_bytes(length) as usize) else {
+            let wrong = |at: u64, reason: String| Finding::new(&name, reason).at(at).entry(index);
+            let mut length = [0; 4];
+            if file_length - at < 4 {
                 return Err(wrong(at, "the file ends before its openings do".into()).into());
-            };
-            let Some(end) = at.checked_add(4 + length).filter(|end| *end <= bytes.len()) else {
-                let reason = format!("an opening of {length} bytes is longer than the file");
+            }
+            reader.read_exact(&mut length).map_err(failed)?;
+            let length = u64::from(u32::from_be_bytes(length));
+            let end = at + 4 + length;
+            if length > OPENING_LENGTH_MAX || end > file_length {
+                let reason = format!(
+                    "an opening declares {length} bytes, allowed {OPENING_LENGTH_MAX}, and {} are left",
+                    file_length - at - 4
+                );
                 return Err(wrong(at, reason).into());
-            };
-            let record = bytes.slice(at + 4..end);
+            }
+            let mut record = vec![0; length as usize];
+            reader.read_exact(&mut record).map_err(failed)?;
             let leaf = Leaf::parse(leaf).map_err(|error| wrong(at, error.to_string()))?;
             rules
-                .record(&leaf, &record)
+                .record(&leaf, &record.into())
                 .map_err(|broken| wrong(at + 4, broken.reason).key(&broken.key))?;
             at = end;
             ends.push(end);
+            (self.read)(4 + length);
         }
-        if at != bytes.len() {
-            let reason = format!("{} bytes follow the last opening", bytes.len() - at);
-            return Err(Finding::new(name, reason).at(at as u64).into());
+        if at != file_length {
+            let reason = format!("{} bytes follow the last opening", file_length - at);
+            return Err(Finding::new(name, reason).at(at).into());
         }
-        self.stale(&name, |width| (ends[width - 1], bytes.to_vec()))?;
+        for (width, stale) in self.stale_forms(&name)? {
+            self.same_beginning(&stale, &name, ends[width - 1])?;
+        }
         bundle.values = rules.values;
         Ok(())
+    }
+
+    /// A stale form must be the first `length` bytes of the newest one.
+    fn same_beginning(&self, stale: &str, newest: &str, length: u64) -> Result<(), AuditError> {
+        let open = |name: &str| {
+            File::open(self.directory.join(name)).map_err(|error| AuditError::io(name, &error))
+        };
+        let (old, new) = (open(stale)?, open(newest)?);
+        let found = old
+            .metadata()
+            .map_err(|error| AuditError::io(stale, &error))?
+            .len();
+        let (mut one, mut other) = (vec![0; PIECE], vec![0; PIECE]);
+        let mut at = 0;
+        let wrong =
+            |at: u64| Finding::new(stale, format!("it is not the beginning of {newest}")).at(at);
+        while at < length.min(found) {
+            let piece = (length.min(found) - at).min(PIECE as u64) as usize;
+            let (one, other) = (&mut one[..piece], &mut other[..piece]);
+            old.read_exact_at(one, at)
+                .map_err(|error| AuditError::io(stale, &error))?;
+            new.read_exact_at(other, at)
+                .map_err(|error| AuditError::io(newest, &error))?;
+            if one != other {
+                let same = one.iter().zip(other.iter()).take_while(|(a, b)| a == b);
+                return Err(wrong(at + same.count() as u64).into());
+            }
+            at += piece as u64;
+        }
+        (self.read)(found);
+        match found == length {
+            true => Ok(()),
+            false => Err(wrong(length.min(found)).into()),
+        }
     }
 
     /// A tile of hashes above level 0, and its stale partial forms.
@@ -481,6 +532,23 @@ impl Reader<'_> {
         path: &str,
         whole: impl Fn(usize) -> (usize, Vec<u8>),
     ) -> Result<(), AuditError> {
+        for (entries, name) in self.stale_forms(path)? {
+            let stored = self.file(&name, TILE_LENGTH_MAX)?;
+            let (length, bytes) = whole(entries);
+            if stored != bytes[..length] {
+                let same = stored
+                    .iter()
+                    .zip(&bytes[..length])
+                    .take_while(|(a, b)| a == b);
+                let reason = format!("it is not the beginning of {path}");
+                return Err(Finding::new(name, reason).at(same.count() as u64).into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Width and name of each partial form of a file beside the newest one.
+    fn stale_forms(&self, path: &str) -> Result<Vec<(usize, String)>, AuditError> {
         let (base, newest) = match path.split_once(".p/") {
             Some((base, width)) => (base, Some(width)),
             None => (path, None),
@@ -488,29 +556,15 @@ impl Reader<'_> {
         let partial = format!("{base}.p");
         let directory = self.directory.join(&partial);
         if !directory.is_dir() {
-            return Ok(());
+            return Ok(Vec::new());
         }
-        for (width, _) in sorted(&directory, &partial)? {
+        let widths = sorted(&directory, &partial)?.into_iter();
+        Ok(widths
+            .filter(|(width, _)| newest != Some(width.as_str()))
             // Names that are no widths were refused before.
-            let Ok(entries @ 1..=255) = width.parse::<usize>() else {
-                continue;
-            };
-            if newest == Some(width.as_str()) {
-                continue;
-            }
-            let name = format!("{partial}/{width}");
-            let stored = self.file(&name, OPENINGS_LENGTH_MAX)?;
-            let (length, bytes) = whole(entries);
-            if stored != bytes[..length] {
-                let good = stored
-                    .iter()
-                    .zip(&bytes[..length])
-                    .take_while(|(a, b)| a == b);
-                let reason = format!("it is not the beginning of {path}");
-                return Err(Finding::new(name, reason).at(good.count() as u64).into());
-            }
-        }
-        Ok(())
+            .filter_map(|(width, _)| Some((width.parse().ok()?, format!("{partial}/{width}"))))
+            .filter(|(width, _)| (1..TILE_WIDTH).contains(width))
+            .collect())
     }
 
     fn tile(&self, level: u8, index: u64) -> Result<Tile, AuditError> {

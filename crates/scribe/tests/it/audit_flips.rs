@@ -52,11 +52,24 @@ enum Change {
 /// Why a change need not be noticed: what it touches is no part of what is promised, and not of what is derived either.
 fn unpromised(name: &str, change: Change, zeros_only: bool, stale: bool) -> Option<&'static str> {
     let in_log = name.starts_with("log/");
-    if name.starts_with("index/") {
-        return Some(
-            "the key index is derived, and the files are its database's own: the audit compares what the index answers, \
-             and this changed no answer",
-        );
+    if let Some(file) = name.strip_prefix("index/") {
+        let (_, last) = file.rsplit_once('/').unwrap_or(("", file));
+        return if file == "lock" || file.ends_with(".jnl") {
+            // That it is blank is checked.
+            (change != Change::Flip)
+                .then_some("lock and journal of the index's database, both empty for ever, and made again if need be")
+        } else if last.starts_with('v') && file.starts_with("keyspaces/") {
+            Some(
+                "an older list of tables in the index's database: superseded, and deleted when it is opened",
+            )
+        } else if file.contains("/tables/") {
+            Some(
+                "a part of a table of the index that no answer comes from (filters, statistics) or of one that is no \
+                 longer in use; the index is derived, and what it answers was compared",
+            )
+        } else {
+            None
+        };
     }
     if name == "LOCK" && change == Change::Delete {
         return Some("the lock file is empty, and the next start makes it again");
