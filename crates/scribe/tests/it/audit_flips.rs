@@ -58,6 +58,8 @@ fn unpromised(name: &str, change: Change, zeros_only: bool, stale: bool) -> Opti
             // That it is blank is checked.
             (change != Change::Flip)
                 .then_some("lock and journal of the index's database, both empty for ever, and made again if need be")
+        } else if file == "version" && change == Change::Append {
+            Some("bytes behind the mark that says which database this is: it reads four")
         } else if last.starts_with('v') && file.starts_with("keyspaces/") {
             Some(
                 "an older list of tables in the index's database: superseded, and deleted when it is opened",
