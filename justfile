@@ -11,7 +11,7 @@ run *arguments:
 # Everything a change must pass; changes nothing
 check: ci
 
-# What CI runs: fmt, clippy, doc, wasm, deny, walk, test
+# What CI runs: fmt, clippy, doc, wasm, deny, walk, interop, test
 ci *steps:
     .ci/run {{steps}}
 
@@ -54,6 +54,14 @@ docs:
 wasm:
     .ci/run wasm
 
+# The web page that verifies receipts, as one file: target/page/verify.html
+page *arguments:
+    web/build-page {{arguments}}
+
+# A ledger of three nodes before other people's verifiers (Go, npm, Python) and the page in a real browser
+interop *arguments:
+    interop/run {{arguments}}
+
 # Licences, advisories, bans and sources of all dependencies
 deny:
     .ci/run deny
@@ -61,6 +69,10 @@ deny:
 # Type the README's commands and check what they do (release binary)
 walk:
     scripts/readme-walk
+
+# A log and a witness that are not ours (siglog, from the Rust registry) with ours; installs it, which takes a while
+siglog *arguments:
+    interop/siglog/run {{arguments}}
 
 # Remove the ledger that `just run` made, and its keys. There is no way back
 [confirm("Delete ./scribe-data and ./scribe-keys for ever?")]

@@ -5,6 +5,7 @@
 mod cluster;
 mod ndjson;
 mod read;
+mod receipts;
 mod sse;
 mod stream;
 mod write;
@@ -25,6 +26,7 @@ use serde::de::DeserializeOwned;
 
 pub use read::{Get, Head, HistoryRequest, KeysGet, List, ReadEntries, ReadEntry, ReceiptRequest};
 pub use read::{Value, ValueHead};
+pub use receipts::ReceiptBatch;
 pub use stream::Watch;
 pub(crate) use write::Condition;
 pub use write::{Delete, Put, Transact, Wait};
@@ -150,11 +152,11 @@ impl ClientBuilder {
     }
 }
 
-/// The URL of a node without a slash at the end.
-fn base(text: &str) -> Result<String, Error> {
+/// The URL of a server without a slash at the end.
+pub(crate) fn base(text: &str) -> Result<String, Error> {
     let refused = |why: &str| {
         Error::InvalidArgument(format!(
-            "a node's URL is http://host[:port] or https://host[:port], found {text:?}: {why}"
+            "a server's URL is http://host[:port] or https://host[:port], found {text:?}: {why}"
         ))
     };
     let url = Url::parse(text).map_err(|error| refused(&error.to_string()))?;
@@ -167,7 +169,10 @@ fn base(text: &str) -> Result<String, Error> {
     Ok(url.as_str().trim_end_matches('/').to_owned())
 }
 
-fn http_client(encrypted: bool, ca_pem: Option<&[u8]>) -> Result<reqwest::Client, Error> {
+pub(crate) fn http_client(
+    encrypted: bool,
+    ca_pem: Option<&[u8]>,
+) -> Result<reqwest::Client, Error> {
     let mut builder = reqwest::Client::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
@@ -518,7 +523,7 @@ fn not_understood(call: &Call, error: &dyn std::fmt::Display) -> Error {
     ))
 }
 
-fn transport(error: &reqwest::Error) -> TransportError {
+pub(crate) fn transport(error: &reqwest::Error) -> TransportError {
     if error.is_connect() || error.is_builder() {
         let text = with_causes(error);
         // The TLS library's words; its types are not in reach here.

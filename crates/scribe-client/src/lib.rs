@@ -40,6 +40,7 @@ pub mod error;
 pub mod retry;
 pub mod verify;
 pub mod wire;
+pub mod witness;
 
 pub use client::{Client, ClientBuilder, Wait};
 pub use code::ErrorCode;

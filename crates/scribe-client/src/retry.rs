@@ -199,8 +199,9 @@ where
         }
         let Some(error) = error else { continue };
         // A refusal for good answers for the earlier attempts too: the node looks up the
-        // idempotency key before anything else.
-        let settled = effect == Effect::None && !retryable;
+        // idempotency key before anything else. Without a key it does not: what was written by the
+        // earlier attempt may be why the condition does not hold.
+        let settled = effect == Effect::None && !retryable && idempotency_key.is_some();
         if unknown && !settled {
             return Err(Error::OutcomeUnknown {
                 idempotency_key: idempotency_key.map(str::to_owned),
@@ -337,6 +338,11 @@ mod tests {
         check(UNSAFE, &[overloaded, unreachable, ok], "ok, 3").await;
         check(UNSAFE, &[broken, ok], "unknown under nothing, 1").await;
         check(UNSAFE, &[unknown, ok], "unknown under nothing, 1").await;
+        // A condition may fail because of what the attempt before it wrote.
+        check(UNSAFE, &[broken, condition], "unknown under nothing, 1").await;
+        check(UNSAFE, &[unknown, condition], "unknown under nothing, 1").await;
+        // What was certainly not written cannot be why.
+        check(UNSAFE, &[unreachable, condition], "condition_failed, 2").await;
 
         // Appended, only its checkpoint is missing: never sent again without a key, never called a refusal.
         check(UNSAFE, &[unpublished, ok], "not_published, 1").await;

@@ -9,6 +9,7 @@
 pub mod bulk;
 pub mod bytes;
 pub mod cluster;
+pub mod receipts;
 
 use std::collections::BTreeMap;
 
@@ -20,9 +21,10 @@ pub use bulk::{
 };
 pub use bytes::{BytesError, HexHash, Text};
 pub use cluster::{
-    CatchUp, Cluster, ClusterChanged, ClusterToken, ClusterTokenRequest, Health, Leader,
-    LeaderRequest, Member, Members, ReplaceRequest,
+    CatchUp, Cluster, ClusterChanged, ClusterToken, ClusterTokenRequest, Health, KeyRotated,
+    Leader, LeaderRequest, Member, Members, ReplaceRequest,
 };
+pub use receipts::{EntryReceipt, ReceiptWanted, ReceiptsRequest, ReceiptsResponse};
 
 use crate::code::ErrorCode;
 
@@ -494,7 +496,8 @@ pub struct ConsistencyProof {
 pub struct LedgerInfo {
     /// The ledger's name, first line of each checkpoint.
     pub origin: String,
-    /// Verifier keys: the ledger's first, then the nodes'.
+    /// Verifier keys: the ledger's newest first, then those it takes the place of and that still sign,
+    /// then the voters'.
     pub verifier_keys: Vec<String>,
     /// A policy that demands the ledger's signature and a majority of the nodes'.
     pub policy: String,
@@ -505,6 +508,18 @@ pub struct LedgerInfo {
     /// Key rotations, signed notes, oldest first.
     #[serde(default)]
     pub rotations: Vec<String>,
+    /// Where each of the voters' keys is announced.
+    #[serde(default)]
+    pub announcements: Vec<KeyAnnouncement>,
+}
+
+/// Where a node's cosigning key is announced: a system entry whose inclusion can be proved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct KeyAnnouncement {
+    /// The node's verifier key.
+    pub verifier_key: String,
+    /// Leaf index of the entry.
+    pub index: u64,
 }
 
 /// Every refusal: `application/problem+json` (RFC 9457).

@@ -9,6 +9,7 @@ use crate::note::NoteError;
 use crate::policy::PolicyError;
 use crate::receipt::ReceiptError;
 use crate::tile::TileError;
+use crate::witness::WitnessError;
 
 /// Why an inclusion or consistency proof is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -84,4 +85,7 @@ pub enum Error {
     /// See [`TileError`].
     #[error(transparent)]
     Tile(#[from] TileError),
+    /// See [`WitnessError`].
+    #[error(transparent)]
+    Witness(#[from] WitnessError),
 }

@@ -64,9 +64,12 @@ pub mod key;
 pub mod leaf;
 pub mod note;
 pub mod policy;
+pub mod policy_update;
 pub mod receipt;
+pub mod rotation;
 pub mod tile;
 pub mod tree;
+pub mod witness;
 
 pub use checkpoint::{Checkpoint, CheckpointError, SignedCheckpoint};
 #[doc(inline)]
@@ -83,8 +86,11 @@ pub use leaf::{
 };
 pub use note::{Note, NoteError, Signature, sign_note};
 pub use policy::{Cosigner, Policy, PolicyError, PolicyReport, Trust};
+pub use policy_update::{Announced, PolicyChange, PolicyUpdate, PolicyUpdateError};
 pub use receipt::{Entry, Included, Opening, Receipt, ReceiptError};
+pub use rotation::{LedgerKeys, ROTATION_OVERLAP_MS, Rotation, RotationError};
 pub use tile::{Tile, TileError, TilePath};
 pub use tree::{
     Frontier, HashReader, MemoryTree, ProveError, TreeBuilder, root_at, subtree_root, tile_root,
 };
+pub use witness::{AddCheckpoint, NotCosigned, WitnessError};

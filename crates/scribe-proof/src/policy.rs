@@ -336,6 +336,34 @@ impl Policy {
                 origin: origin.clone(),
             });
         };
+        let (cosigners, cosigned) = self.find_cosigners(checkpoint)?;
+        if !self.quorum_met(&cosigned) {
+            return Err(PolicyError::QuorumNotMet {
+                quorum: self.quorum_name().to_string(),
+                found: cosigners.len(),
+                of: self.witnesses.len(),
+            });
+        }
+        Ok(PolicyReport {
+            log: log.clone(),
+            cosigners,
+        })
+    }
+
+    /// The policy's witnesses that cosigned a checkpoint, in the policy's order, whether or not they are
+    /// enough. It says nothing about the ledger's own signature.
+    ///
+    /// # Errors
+    /// [`PolicyError::Checkpoint`] if the cosignature of one of them does not fit.
+    pub fn cosigners(&self, checkpoint: &SignedCheckpoint) -> Result<Vec<Cosigner>, PolicyError> {
+        Ok(self.find_cosigners(checkpoint)?.0)
+    }
+
+    /// Who cosigned, and for each witness in order whether it did.
+    fn find_cosigners(
+        &self,
+        checkpoint: &SignedCheckpoint,
+    ) -> Result<(Vec<Cosigner>, Vec<bool>), PolicyError> {
         let mut cosigners = Vec::new();
         let mut cosigned = Vec::with_capacity(self.witnesses.len());
         for witness in &self.witnesses {
@@ -350,17 +378,7 @@ impl Policy {
                 });
             }
         }
-        if !self.quorum_met(&cosigned) {
-            return Err(PolicyError::QuorumNotMet {
-                quorum: self.quorum_name().to_string(),
-                found: cosigners.len(),
-                of: self.witnesses.len(),
-            });
-        }
-        Ok(PolicyReport {
-            log: log.clone(),
-            cosigners,
-        })
+        Ok((cosigners, cosigned))
     }
 
     /// Whether the quorum holds when these witnesses (one flag each, in order) cosigned.

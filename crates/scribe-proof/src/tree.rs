@@ -37,6 +37,16 @@ pub trait HashReader {
         count: usize,
         out: &mut Vec<Hash>,
     ) -> Result<(), Self::Error>;
+
+    /// The root of the full subtree over the leaves `[number << height, (number + 1) << height)`, if
+    /// the reader has it at hand. `None`, unless overridden: it is computed from stored hashes.
+    ///
+    /// # Errors
+    /// Whatever keeps the reader from saying.
+    fn subtree(&self, height: u32, number: u64) -> Result<Option<Hash>, Self::Error> {
+        let _ = (height, number);
+        Ok(None)
+    }
 }
 
 impl<R: HashReader + ?Sized> HashReader for &R {
@@ -50,6 +60,10 @@ impl<R: HashReader + ?Sized> HashReader for &R {
         out: &mut Vec<Hash>,
     ) -> Result<(), R::Error> {
         (**self).read(level, start, count, out)
+    }
+
+    fn subtree(&self, height: u32, number: u64) -> Result<Option<Hash>, R::Error> {
+        (**self).subtree(height, number)
     }
 }
 
@@ -406,6 +420,9 @@ impl<'r, R: HashReader + ?Sized> Subtrees<'r, R> {
 
     /// The root of the full subtree over the leaves `[number << height, (number + 1) << height)`.
     fn full(&mut self, height: u32, number: u64) -> Result<Hash, R::Error> {
+        if let Some(root) = self.reader.subtree(height, number)? {
+            return Ok(root);
+        }
         let level = (height / 8) as u8;
         let start = number << (height % 8);
         let within = (start % TILE_WIDTH as u64) as usize;

@@ -452,3 +452,47 @@ proptest! {
         }
     }
 }
+
+/// Knows the root of every full subtree, and no stored hash.
+struct Subtrees(MemoryTree);
+
+impl HashReader for Subtrees {
+    type Error = &'static str;
+
+    fn read(&self, _: u8, _: u64, _: usize, _: &mut Vec<Hash>) -> Result<(), &'static str> {
+        Err("no stored hash is needed")
+    }
+
+    fn subtree(&self, height: u32, number: u64) -> Result<Option<Hash>, &'static str> {
+        let leaves = 1 << height;
+        let mut hashes = Vec::new();
+        for start in (number * leaves..(number + 1) * leaves).step_by(256) {
+            let count = leaves.min(256) as usize;
+            self.0.read(0, start, count, &mut hashes).unwrap();
+        }
+        Ok(Some(subtree_root(&hashes)))
+    }
+}
+
+#[test]
+fn a_reader_that_has_subtrees_is_asked_for_nothing_else() {
+    let (tree, _) = number_tree(700);
+    let reader = Subtrees(tree.clone());
+    for leaves in [1, 2, 255, 256, 257, 511, 512, 700] {
+        // Through a reference as well: both ways lead to the reader.
+        assert_eq!(
+            root_at(&&reader, size(leaves)),
+            Ok(root_at(&tree, size(leaves)).unwrap())
+        );
+        for place in (0..leaves).step_by(37) {
+            assert_eq!(
+                inclusion::prove(&reader, index(place), size(leaves)).unwrap(),
+                inclusion::prove(&tree, index(place), size(leaves)).unwrap()
+            );
+        }
+        assert_eq!(
+            consistency::prove(&reader, size(leaves), size(700)).unwrap(),
+            consistency::prove(&tree, size(leaves), size(700)).unwrap()
+        );
+    }
+}

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use scribe_client::witness::WitnessAddress;
+
 use crate::limits;
 use crate::peer::JoinToken;
 use crate::units::{self, UnitError};
@@ -99,6 +101,12 @@ pub struct Config {
     pub election_timeout_min_ms: u64,
     /// Longest such silence.
     pub election_timeout_max_ms: u64,
+    /// How long connecting to another node may take, for each of its addresses.
+    pub peer_connect_ms: u64,
+    /// How long another node may take to answer a small request.
+    pub peer_request_ms: u64,
+    /// How long entries or segments on their way may stand still.
+    pub peer_progress_ms: u64,
     /// How fast sealed segments are fetched from other nodes; 0: no limit.
     pub snapshot_bytes_per_second: u64,
     /// Name of a new ledger; `None`: made from the key.
@@ -107,6 +115,8 @@ pub struct Config {
     pub value_length_max: usize,
     /// How often a checkpoint is signed while there are new entries.
     pub publish_interval_ms: u64,
+    /// Outside witnesses that are asked to cosign checkpoints.
+    pub witnesses: Vec<WitnessAddress>,
     /// Free disk space below which writes are refused.
     pub disk_reserve_bytes: u64,
     /// Memory for the key index.
@@ -290,11 +300,15 @@ pub fn resolve(
         heartbeat_interval_ms: values.number("heartbeat_interval")?,
         election_timeout_min_ms: values.election_timeout_min()?,
         election_timeout_max_ms: values.election_timeout_max()?,
+        peer_connect_ms: values.number("peer_connect_timeout")?,
+        peer_request_ms: values.number("peer_request_timeout")?,
+        peer_progress_ms: values.number("peer_progress_timeout")?,
         snapshot_bytes_per_second: values.number("snapshot_bytes_per_second")?,
         origin: values.origin()?,
         value_length_max: usize::try_from(values.number("value_length_max")?)
             .unwrap_or(limits::VALUE_LENGTH_CEILING),
         publish_interval_ms: values.number("publish_interval")?,
+        witnesses: values.witnesses()?,
         disk_reserve_bytes: values.number("disk_reserve")?,
         index_cache_bytes: values.number("index_cache")?,
         entry_cache_bytes: values.number("entry_cache")?,
@@ -482,6 +496,34 @@ impl Values {
         Ok(Some(text.to_owned()))
     }
 
+    /// Outside witnesses, one a line.
+    fn witnesses(&self) -> Result<Vec<WitnessAddress>, ConfigError> {
+        let mut found: Vec<WitnessAddress> = Vec::new();
+        let lines = self.text("witness").lines().map(str::trim);
+        for line in lines.filter(|line| !line.is_empty()) {
+            let witness: WitnessAddress = line
+                .parse()
+                .map_err(|rule: String| self.invalid("witness", rule))?;
+            // One name or one key twice would count as two where it is one.
+            if found.iter().any(|other| {
+                other.key.name() == witness.key.name()
+                    || other.key.public_key() == witness.key.public_key()
+            }) {
+                let rule = format!(
+                    "each witness has a name and a key of its own, `{}` is there twice",
+                    witness.key.name()
+                );
+                return Err(self.invalid("witness", rule));
+            }
+            found.push(witness);
+        }
+        if found.len() > limits::WITNESSES_MAX {
+            let rule = format!("at most {} witnesses are allowed", limits::WITNESSES_MAX);
+            return Err(self.invalid("witness", rule));
+        }
+        Ok(found)
+    }
+
     /// A number within its setting's range; the text is replaced by its printed form.
     fn number(&mut self, name: &'static str) -> Result<u64, ConfigError> {
         type Parse = fn(&str) -> Result<u64, UnitError>;
@@ -532,6 +574,25 @@ fn parse_file(path: &Path, text: &str) -> Result<BTreeMap<&'static str, String>,
             toml::Value::String(text) => text,
             toml::Value::Integer(number) => number.to_string(),
             toml::Value::Boolean(flag) => flag.to_string(),
+            toml::Value::Array(texts_found) if setting.kind == Kind::List => {
+                // A text of several lines would become several.
+                let texts: Option<Vec<&str>> = texts_found
+                    .iter()
+                    .map(toml::Value::as_str)
+                    .map(|text| text.filter(|text| !text.contains('\n')))
+                    .collect();
+                match texts {
+                    Some(texts) => texts.join("\n"),
+                    None => {
+                        return Err(ConfigError::Invalid {
+                            name: setting.name,
+                            from: path.display().to_string(),
+                            value: toml::Value::Array(texts_found).to_string(),
+                            rule: "it is an array of texts of one line each".to_owned(),
+                        });
+                    }
+                }
+            }
             other => {
                 return Err(ConfigError::Invalid {
                     name: setting.name,

@@ -50,10 +50,15 @@ pub const APPEND_FRAMES_MAX: usize = 4_096;
 pub const JOINS_AT_ONCE_MAX: usize = 2;
 /// Piece of a segment file fetched from a peer at once: what is lost when a transfer is cut short.
 pub const SEGMENT_PIECE_LENGTH: usize = MIB;
-/// How long an append or a piece of a segment may stand still before the connection counts as dead.
+/// How long an append or a piece of a segment may stand still before the connection counts as dead, unless it is set.
 pub const PEER_PROGRESS_MS: u64 = 10_000;
-/// How long a follower waits for the leader's read index.
-pub const READ_INDEX_TIMEOUT_MS: u64 = 2_000;
+/// How long a node waits for another one's answer to a small request, such as a follower for the leader's read index,
+/// unless it is set.
+pub const PEER_REQUEST_MS: u64 = 2_000;
+/// How long connecting to one address of a node may take, unless it is set.
+pub const PEER_CONNECT_MS: u64 = 2_000;
+/// Addresses of a node's name that are tried, in the order the system gives them.
+pub const PEER_ADDRESSES_MAX: usize = 8;
 /// How long writes carried to a node may still be answered by it after another node is known to lead: enough for one
 /// that handed leadership over to answer what it had, short for one that cannot be reached.
 pub const FORMER_LEADER_GRACE_MS: u64 = 1_000;
@@ -68,6 +73,10 @@ pub const JOIN_TOKEN_VALIDITY_DEFAULT_S: u64 = 60 * 60;
 pub const JOIN_TOKEN_VALIDITY_MAX_S: u64 = 7 * 24 * 60 * 60;
 /// JSON body of a change of the cluster: a few numbers.
 pub const CLUSTER_BODY_LENGTH_MAX: usize = 4 * 1_024;
+
+/// Ledger keys beside the first one in a key directory: a rotation a year for a long life, and a bound on what another
+/// member can write there.
+pub const LEDGER_KEYS_MAX: usize = 64;
 
 /// Writes that wait to be carried to the leader; beyond it a write is refused with `overloaded`.
 pub const FORWARD_WAITING_MAX: usize = 16_384;
@@ -107,6 +116,8 @@ pub const FRAME_CACHE_BYTES: usize = 48 * MIB;
 pub const ENTRY_CACHE_BYTES: u64 = 48 * MIB as u64;
 /// Tiles and entry bundles kept in memory: those of the last quarter of a million entries, say.
 pub const TILE_CACHE_BYTES: u64 = 32 * MIB as u64;
+/// Tiles kept in memory with the hashes between their levels, for receipts: those of a million entries, say.
+pub const PROOF_CACHE_BYTES: u64 = 64 * MIB as u64;
 /// Memory the key index may use for its block cache.
 pub const INDEX_CACHE_BYTES: u64 = 64 * MIB as u64;
 
@@ -120,6 +131,8 @@ pub const PAGE_LIMIT_DEFAULT: usize = 100;
 pub const PAGE_BYTES_MAX: usize = 8 * MIB;
 /// Keys in one `POST /v1/keys:get`.
 pub const KEYS_GET_MAX: usize = 1_000;
+/// Receipts in one `POST /v1/receipts`: some two megabytes, fifteen with the longest metadata.
+pub const RECEIPTS_MAX: usize = 1_000;
 /// Values above this size are left out of watch events; the client fetches them by index.
 pub const WATCH_VALUE_LENGTH_MAX: usize = 64 * 1_024;
 /// Watchers at once on one node.
@@ -187,6 +200,27 @@ pub const PEER_JOIN_LIFETIME_MS: u64 = 60_000;
 pub const PEER_HANDSHAKES_MAX: usize = 64;
 /// How long requests at work may take to finish when the server stops or a connection ends in order.
 pub const PEER_DRAIN_MS: u64 = 2_000;
+/// Outside witnesses a node submits to: each costs a request per checkpoint, and a signature line in each receipt.
+pub const WITNESSES_MAX: usize = 16;
+/// How long an outside witness may take to answer, from the connection to the end of its answer.
+pub const WITNESS_TIMEOUT_MS: u64 = 10_000;
+/// First pause before a witness that failed is asked again; each further one is twice as long …
+pub const WITNESS_BACKOFF_MIN_MS: u64 = 500;
+/// … up to this.
+pub const WITNESS_BACKOFF_MAX_MS: u64 = 60_000;
+/// Logs one witness follows: each has a file and a lock.
+pub const WITNESS_LOGS_MAX: usize = 1_024;
+/// Keys trusted to sign for one log: two while it replaces its key, and room for another kind.
+pub const WITNESS_KEYS_PER_LOG_MAX: usize = 8;
+/// Signed requests for one log that a witness holds at once: they are decided one after another.
+pub const WITNESS_WAITING_PER_LOG_MAX: usize = 16;
+/// Requests a witness holds at once, whoever sent them.
+pub const WITNESS_REQUESTS_MAX: usize = 256;
+/// `witnessed` beside a witness's key: a line of 86 bytes for every log it ever followed.
+pub const WITNESSED_LENGTH_MAX: u64 = MIB as u64;
+/// File with the logs a witness follows.
+pub const WITNESS_LOGS_LENGTH_MAX: u64 = MIB as u64;
+
 /// Free disk space below which client writes are refused (507) while reads and replication go on.
 pub const DISK_RESERVE_BYTES: u64 = 256 * MIB as u64;
 

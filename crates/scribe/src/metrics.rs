@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 
-use crate::node::Node;
+use crate::node::{Node, OutsideStats};
 use crate::peer::{PeerStats, ServerStats};
 
 /// Renders every metric of a node.
@@ -172,7 +172,51 @@ pub fn render(node: &Node) -> String {
         u64::from(node.disk_full()),
     );
     cluster(&mut out, node);
+    outside_witnesses(&mut out, node);
     out
+}
+
+/// Outside witnesses. What they cosigned is known to every node that has them configured, the rest to the leader.
+fn outside_witnesses(out: &mut String, node: &Node) {
+    type Read = fn(&OutsideStats) -> u64;
+    let families: [(&str, &str, &str, Read); 5] = [
+        (
+            "scribe_outside_witness_cosigned_size_leaves",
+            "gauge",
+            "Largest tree size that a witness cosigned",
+            |stats| stats.cosigned_size.load(Ordering::Relaxed),
+        ),
+        (
+            "scribe_outside_witness_cosigned_timestamp_seconds",
+            "gauge",
+            "When it cosigned that, by its own clock",
+            |stats| stats.cosigned_at_s.load(Ordering::Relaxed),
+        ),
+        (
+            "scribe_outside_witness_failures_total",
+            "counter",
+            "Submissions that brought no cosignature",
+            |stats| stats.failures.load(Ordering::Relaxed),
+        ),
+        (
+            "scribe_outside_witness_forks_total",
+            "counter",
+            "Submissions refused because the witness holds another history of this ledger",
+            |stats| stats.forks.load(Ordering::Relaxed),
+        ),
+        (
+            "scribe_outside_witness_failing",
+            "gauge",
+            "1 if the last submission brought no cosignature",
+            |stats| u64::from(stats.failing.load(Ordering::Relaxed)),
+        ),
+    ];
+    for (name, kind, help, read) in families {
+        let values = node
+            .outside_witnesses()
+            .map(|(witness, stats)| (label(witness), read(stats)));
+        family(out, name, kind, help, "witness", values);
+    }
 }
 
 /// Who belongs to the cluster, and the connections between its nodes.
@@ -351,6 +395,14 @@ fn answers(out: &mut String, stats: &ServerStats) {
         "reason",
         refused,
     );
+}
+
+/// A label's value, escaped.
+pub(crate) fn label(value: &str) -> String {
+    value
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
 }
 
 /// One metric with a value for each value of a label, or without a label if that has no name. Nothing at all if there

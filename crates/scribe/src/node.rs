@@ -7,7 +7,10 @@
 mod background;
 mod beginning;
 mod entry;
+mod handing_over;
 mod members;
+mod receipts;
+mod rotation;
 mod serving;
 mod starting;
 mod tiles;
@@ -22,11 +25,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use scribe_client::witness::WitnessAddress;
 use scribe_proof::hash::Hash;
 use scribe_proof::index::{LeafIndex, TreeSize};
 use scribe_proof::leaf::LeafKind;
 use scribe_proof::policy::Policy;
-use scribe_proof::receipt::{Opening, Receipt};
+use scribe_proof::rotation::{LedgerKeys, Rotation};
 use scribe_proof::tree::{HashReader, ProveError};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -54,11 +58,13 @@ use crate::world::World;
 pub use background::ScrubStats;
 pub use beginning::IMPORTING_FILE;
 pub use entry::Entry;
+pub use handing_over::HandedOver;
 pub use members::{AdminError, Change, MemberStatus};
+pub use rotation::Rotated;
 
 pub use crate::consensus::HealthStatus;
 pub use crate::error::{AppendError, PublishError, ReadError};
-pub use crate::publisher::Published;
+pub use crate::publisher::{OutsideStats, Published};
 pub use crate::sequencer::{
     Appended, CarriedEntry, Condition, Operation, Transaction, TransactionAppended, Write,
     WriteKind,
@@ -92,6 +98,8 @@ pub struct NodeOptions {
     pub value_length_max: usize,
     /// How often new entries are published.
     pub publish_interval_ms: u64,
+    /// Outside witnesses that are asked to cosign checkpoints.
+    pub witnesses: Vec<WitnessAddress>,
     /// Size at which a segment is sealed. Part of the ledger's format: the same on every node, for ever.
     pub segment_bytes_max: u64,
     /// Leaves at which a segment is sealed. Likewise.
@@ -127,6 +135,7 @@ impl Default for NodeOptions {
             origin: None,
             value_length_max: limits::VALUE_LENGTH_DEFAULT_MAX,
             publish_interval_ms: 1_000,
+            witnesses: Vec::new(),
             segment_bytes_max: limits::SEGMENT_BYTES_MAX,
             segment_leaves_max: limits::SEGMENT_LEAVES_MAX,
             disk_reserve_bytes: limits::DISK_RESERVE_BYTES,
@@ -194,10 +203,14 @@ fn split_hint(message: &str) -> (String, Option<String>) {
 pub struct LedgerInfo {
     /// Its name.
     pub origin: String,
-    /// Verifier keys: the ledger's first, then the nodes'.
+    /// Verifier keys: the ledger's newest first, then one it takes the place of, then the nodes'.
     pub verifier_keys: Vec<String>,
     /// A ready policy that demands the ledger's signature and a majority of the nodes.
     pub policy: String,
+    /// The rotations of the ledger's key, signed notes, oldest first.
+    pub rotations: Vec<String>,
+    /// The nodes' verifier keys, each with the place of the entry that announces it.
+    pub announcements: Vec<(String, LeafIndex)>,
 }
 
 /// One key of a listing.
@@ -242,6 +255,8 @@ struct Inner {
     files: Option<ClusterFiles>,
     tls: Option<Arc<TlsIdentity>>,
     raft_server: Mutex<Option<Server>>,
+    /// Held while the ledger's key is replaced: one at a time.
+    rotating: tokio::sync::Mutex<()>,
 }
 
 impl Node {
@@ -417,28 +432,24 @@ impl Node {
         self.inner.publisher.newest()
     }
 
+    /// The checkpoint for a receipt of an entry below `size`: the one that most outside witnesses cosigned, or else the
+    /// newest. `None` if none covers it.
+    pub fn checkpoint_covering(&self, size: TreeSize) -> Option<Arc<Published>> {
+        self.inner.publisher.covering(size)
+    }
+
+    /// The outside witnesses this node is configured with, by the names of their keys, and what is known of each.
+    pub fn outside_witnesses(&self) -> impl Iterator<Item = (&str, &OutsideStats)> {
+        let outside = self.inner.publisher.outside();
+        outside.map(|(key, stats)| (key.name(), stats))
+    }
+
     /// Waits for a checkpoint that covers `at_least` leaves, and has one made if need be.
     pub async fn publish(&self, at_least: TreeSize) -> Result<Arc<Published>, PublishError> {
         self.inner
             .publisher
             .wait(at_least, Duration::from_millis(limits::PUBLISH_WAIT_MS))
             .await
-    }
-
-    /// The receipt of an entry under a checkpoint that covers it.
-    pub fn receipt(&self, entry: &Entry, published: &Published) -> Result<Receipt, ReadError> {
-        let (_, proof) = self.inclusion(entry.index, published.size)?;
-        let opening = entry.private.as_ref().map(|private| Opening {
-            salt: private.salt,
-            metadata: private.metadata.to_vec(),
-        });
-        Ok(Receipt {
-            leaf: entry.leaf.to_vec(),
-            opening,
-            index: entry.index,
-            proof,
-            checkpoint_note: published.note.clone(),
-        })
     }
 
     /// Leaf hash and inclusion proof of a leaf in the tree of `size` leaves.
@@ -477,20 +488,32 @@ impl Node {
         let keys = &self.inner.keys;
         let voters = self.inner.consensus.voters();
         // A key that cannot be read is left out: what is here is a hint, and the client's policy is its own.
-        let mut announced = roster::node_keys(&self.inner.store, &keys.origin).unwrap_or_default();
+        let mut announced =
+            roster::announcements(&self.inner.store, &keys.origin).unwrap_or_default();
         announced.retain(|id, _| voters.contains(id));
-        let ledger_key = keys.ledger.verifier_key();
-        let mut verifier_keys = vec![ledger_key.to_text()];
-        verifier_keys.extend(announced.values().map(|key| key.to_text()));
-        let named = announced
-            .into_iter()
-            .map(|(id, key)| (format!("node-{id}"), key))
+        let named = roster::ledger_keys(&self.inner.store, &keys.origin).unwrap_or_default();
+        let named = named.unwrap_or_else(|| LedgerKeys::begin(keys.ledger.first().clone()));
+        let now_ms = self.inner.store.applied().last_timestamp_ms;
+        let mut verifier_keys: Vec<String> = named
+            .signing(now_ms)
+            .iter()
+            .map(|key| key.to_text())
             .collect();
-        let policy = Policy::majority(ledger_key.clone(), named);
+        verifier_keys.extend(announced.values().map(|(key, _)| key.to_text()));
+        let nodes = announced
+            .iter()
+            .map(|(id, (key, _))| (format!("node-{id}"), key.clone()))
+            .collect();
+        let policy = Policy::majority(named.newest().clone(), nodes);
         LedgerInfo {
             origin: keys.origin.clone(),
             verifier_keys,
             policy: policy.map(|policy| policy.to_text()).unwrap_or_default(),
+            rotations: named.rotations().iter().map(Rotation::to_text).collect(),
+            announcements: announced
+                .into_values()
+                .map(|(key, index)| (key.to_text(), index))
+                .collect(),
         }
     }
 
@@ -505,6 +528,9 @@ impl Node {
     pub fn ready(&self) -> Result<(), String> {
         if self.inner.leaving.load(Ordering::Relaxed) {
             return Err("the node is stopping".to_owned());
+        }
+        if let Some(reason) = self.inner.keys.withheld() {
+            return Err(reason.to_owned());
         }
         let health = self.health();
         if let Some(fatal) = health.fatal {

@@ -5,10 +5,16 @@
 
 use std::sync::Arc;
 
+use scribe_proof::checkpoint::SignedCheckpoint;
+use scribe_proof::rotation::LedgerKeys;
+
 use crate::consensus;
+use crate::keys::{KeyDir, KeyError, Keys, LastSigned};
 use crate::node::{NodeOptions, StartError, store_options};
+use crate::roster;
 use crate::store::disk::Disk;
 use crate::store::index::IndexKind;
+use crate::store::lock::DirLock;
 use crate::store::real_disk::RealDisk;
 use crate::store::recovery::repair_accept_loss;
 use crate::store::vote::read_identity;
@@ -32,6 +38,116 @@ pub struct RepairOutcome {
     pub summary: String,
     /// Damaged places that are left.
     pub damage: Vec<String>,
+}
+
+/// Why a checkpoint is not taken for what was signed last.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    /// Data or keys cannot be used.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The checkpoint is not this ledger's, or this is not the ledger it was signed for.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl From<KeyError> for TrustError {
+    fn from(error: KeyError) -> Self {
+        Self::Start(error.into())
+    }
+}
+
+/// Makes a checkpoint that an operator brings from outside the head signed last with the keys of a stopped node, so that
+/// it may sign again what extends it. One that is smaller than the record changes nothing.
+///
+/// # Errors
+/// A checkpoint that no key of this ledger signed; one with more entries than the data directory has, or with another
+/// root hash than the data has at its size: then this is not the newest copy, or not this ledger.
+pub fn trust_checkpoint(options: &NodeOptions, note: &str) -> Result<RepairOutcome, TrustError> {
+    let refused = |text: String| TrustError::Refused(text);
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let identity = read_identity(&*disk, &options.data_dir).map_err(StartError::from)?;
+    let Some(identity) = identity else {
+        return Err(refused(format!(
+            "`{}` holds no ledger: entries are missing",
+            options.data_dir.display()
+        )));
+    };
+    // Held to the end: nothing signs meanwhile.
+    let _lock = DirLock::take(&RealDisk, &options.key_dir).map_err(StartError::from)?;
+    let keys = KeyDir::open_or_create(&options.key_dir, None, identity.node_id, false)?;
+    let signed = SignedCheckpoint::parse(note)
+        .map_err(|error| refused(format!("the file is no checkpoint: {error}")))?;
+    let settings = store_options(options, IndexKind::Fjall);
+    let (store, _) =
+        Store::open(disk, &options.data_dir, identity, settings).map_err(StartError::from)?;
+    let compared = compare_with(&store, &keys, &signed);
+    store.shutdown();
+    let head = compared?;
+    let recorded = LastSigned::load(&options.key_dir);
+    let summary = match recorded {
+        Ok(Some(last)) if last.size > head.size => format!(
+            "the checkpoint is this ledger's; a larger one, of {} entries, is recorded already, and stays",
+            last.size
+        ),
+        // A damaged record is as good as none; what is there otherwise only moves forward.
+        recorded => {
+            if matches!(recorded, Err(KeyError::LastSignedDamaged { .. })) {
+                LastSigned::discard(&options.key_dir)?;
+            }
+            head.store(&options.key_dir)?;
+            format!(
+                "the checkpoint of {} entries is this ledger's and is recorded as signed last: the node signs what \
+                 extends it",
+                head.size
+            )
+        }
+    };
+    Ok(RepairOutcome {
+        summary,
+        damage: Vec::new(),
+    })
+}
+
+fn compare_with(
+    store: &Store,
+    keys: &Keys,
+    signed: &SignedCheckpoint,
+) -> Result<LastSigned, TrustError> {
+    let failed = |error: std::io::Error| {
+        TrustError::Start(consensus::ConsensusError::Stopped(error.to_string()).into())
+    };
+    // What lies behind the last sealed segment counts as far as the log has it.
+    consensus::replay(store).map_err(failed)?;
+    let named = roster::ledger_keys(store, &keys.origin).map_err(failed)?;
+    let known = named.unwrap_or_else(|| LedgerKeys::begin(keys.ledger.first().clone()));
+    let verified = known.all().find_map(|key| signed.verify(key).ok());
+    let Some(head) = verified else {
+        return Err(TrustError::Refused(format!(
+            "the checkpoint of `{}` is not signed by a key of this ledger, `{}`",
+            signed.checkpoint().origin,
+            keys.origin
+        )));
+    };
+    let size = store.applied().tree_size;
+    if head.size > size {
+        return Err(TrustError::Refused(format!(
+            "entries are missing: the checkpoint has {} entries, the data directory {size}",
+            head.size
+        )));
+    }
+    let root = store.root_at(head.size).map_err(failed)?;
+    if root != head.root {
+        return Err(TrustError::Refused(format!(
+            "the history differs: the root hash at tree size {} is {root} in the data directory and {} in the checkpoint",
+            head.size, head.root
+        )));
+    }
+    Ok(LastSigned {
+        origin: keys.origin.clone(),
+        size: head.size,
+        root,
+    })
 }
 
 /// Checks or repairs the data directory of a stopped node. `progress` hears what is done and what there is in all.

@@ -11,8 +11,8 @@ use super::{Call, Client};
 use crate::error::Error;
 use crate::retry::Safety;
 use crate::wire::{
-    Cluster, ClusterChanged, ClusterToken, ClusterTokenRequest, Leader, LeaderRequest, Member,
-    Members, ReplaceRequest,
+    Cluster, ClusterChanged, ClusterToken, ClusterTokenRequest, KeyRotated, Leader, LeaderRequest,
+    Member, Members, ReplaceRequest,
 };
 
 /// How long a change of the cluster may take to be answered: it may wait for an election and for
@@ -105,6 +105,18 @@ impl Client {
             Some(&request),
         )
         .await
+    }
+
+    /// Puts a new key in the place of the ledger's signing key. Both sign for 30 days of ledger time.
+    /// It is not repeated once an attempt may have reached the leader.
+    ///
+    /// # Errors
+    /// See [`Error`]. The code is `cluster_refused` while a voter cannot be reached.
+    pub async fn rotate_ledger_key(&self) -> Result<KeyRotated, Error> {
+        let mut call = Call::new(Method::POST, "/v1/cluster/ledger-key");
+        call.timeout = Some(CHANGE_TIMEOUT);
+        call.json(&serde_json::Map::new())?;
+        self.call_json(&call, Safety::Write(None)).await
     }
 
     /// Asks for a change. It is not repeated once an attempt may have reached the leader: a change

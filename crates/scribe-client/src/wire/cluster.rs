@@ -161,3 +161,12 @@ pub struct ClusterChanged {
     /// Always true: a change that was not made is a refusal.
     pub done: bool,
 }
+
+/// Answer to `POST /v1/cluster/ledger-key`: the ledger has a new signing key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct KeyRotated {
+    /// The new verifier key.
+    pub verifier_key: String,
+    /// Leaf index of the entry that both keys signed.
+    pub index: u64,
+}

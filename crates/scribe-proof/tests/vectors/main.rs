@@ -9,7 +9,9 @@ mod common;
 mod entries;
 mod notes;
 mod receipts;
+mod rotations;
 mod trees;
+mod witnesses;
 
 use std::path::PathBuf;
 
@@ -17,6 +19,7 @@ use common::*;
 use entries::*;
 use notes::*;
 use receipts::*;
+use rotations::*;
 use scribe_proof::{
     Checkpoint, Hash, Leaf, LeafIndex, LeafKind, MemoryTree, Metadata, Note, Opening, Policy, Prev,
     Receipt, SignedCheckpoint, SigningKey, TreeSize, VerifierKey, commitment, consistency,
@@ -24,6 +27,7 @@ use scribe_proof::{
 };
 use serde_json::{Value, json};
 use trees::*;
+use witnesses::*;
 
 /// What makes a file's cases, and what checks one of them.
 type File = (
@@ -32,7 +36,7 @@ type File = (
     fn(&Value) -> Result<(), String>,
 );
 
-const FILES: [File; 8] = [
+const FILES: [File; 11] = [
     ("leaf", leaf_cases, check_leaf),
     ("commitment", commitment_cases, check_commitment),
     ("tree", tree_cases, check_tree),
@@ -41,6 +45,9 @@ const FILES: [File; 8] = [
     ("note", note_cases, check_note),
     ("checkpoint", checkpoint_cases, check_checkpoint),
     ("receipt", receipt_cases, check_receipt),
+    ("rotation", rotation_cases, check_rotation),
+    ("witness-request", request_cases, check_request),
+    ("witness-answer", answer_cases, check_answer),
 ];
 
 fn path(name: &str) -> PathBuf {

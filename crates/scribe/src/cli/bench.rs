@@ -1,4 +1,4 @@
-//! `scribe bench`: a load generator for whole servers, over real HTTP/1.1 connections.
+//! `scribe bench`: a load generator for whole servers, over real HTTP/1.1 connections, with TLS or without.
 //!
 //! It is lean on purpose (a raw socket per connection, requests built in place, answers skipped rather than parsed),
 //! because on one machine every microsecond it uses is one the server does not get. The same generator measures any
@@ -17,9 +17,11 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use self::connection::Target;
 use self::load::{Load, Measured};
-use super::ClientArgs;
 use super::output::{Failure, Output, say};
+use super::{ClientArgs, read_certificates};
+use crate::http::TlsTarget;
 use crate::units;
 
 /// Connections one run may open: each costs a descriptor here and one at the server.
@@ -59,7 +61,7 @@ pub struct Arguments {
     /// Length of each value, in bytes or with a unit
     #[arg(long, value_name = "SIZE", default_value = "256")]
     value_bytes: String,
-    /// Keys to spread the operations over; get and mixed put each once first
+    /// Keys to spread the operations over; get, receipt and mixed put each once first
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     keys: u64,
     /// Do not put the keys first: they are there from an earlier run
@@ -80,6 +82,9 @@ pub struct Arguments {
     /// Measure a server inside this program that does nothing, instead of --server
     #[arg(long)]
     hello: bool,
+    /// Measure a server that does nothing first, and say what part of its rate --server reaches
+    #[arg(long, conflicts_with = "hello")]
+    beside_hello: bool,
     /// Directory for --operation fdatasync
     #[arg(long, value_name = "DIR", default_value = ".")]
     data_dir: PathBuf,
@@ -93,6 +98,8 @@ pub enum Operation {
     Put,
     /// Get a random key.
     Get,
+    /// Get the receipt of a random key.
+    Receipt,
     /// Half put, half get.
     Mixed,
     /// Upload many entries in one request; each entry counts.
@@ -115,6 +122,12 @@ struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     first_error: Option<String>,
     latency_us: Latency,
+    /// What a server that does nothing reached just before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hello_per_second: Option<f64>,
+    /// `per_second` by that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    of_hello: Option<f64>,
 }
 
 /// Latencies in microseconds.
@@ -162,10 +175,12 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
             1,
             value_bytes,
             measured,
+            None,
         );
     }
 
-    let server = match arguments.hello {
+    let mut hello_per_second = None;
+    let target = match arguments.hello || arguments.beside_hello {
         true => {
             let address = hello::start(value_bytes)?;
             say(format_args!(
@@ -175,36 +190,25 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         }
         false => arguments.client.server.clone(),
     };
-    let (address, host) = resolve(&server)?;
-    let load = Load {
-        address,
-        host,
-        operation: arguments.operation,
-        connections: in_range(
-            "--connections",
-            arguments.connections as u64,
-            1,
-            CONNECTIONS_MAX as u64,
-        )? as usize,
-        duration: Duration::from_secs(seconds),
-        warmup: Duration::from_secs(arguments.warmup_seconds.min(3_600)),
-        value: load::random_text(value_bytes),
-        keys: in_range("--keys", arguments.keys, 1, 1 << 32)?,
-        fill: !arguments.no_fill && !arguments.hello,
-        rate: match arguments.rate {
-            Some(rate) => Some(in_range("--rate", rate, 1, 10_000_000)?),
-            None => None,
-        },
-        bulk_lines: in_range("--bulk-lines", arguments.bulk_lines as u64, 1, 1_000_000)? as usize,
-        path: arguments.path,
-        method: arguments.method,
-    };
+    let mut load = load(&arguments, &target, value_bytes)?;
     let (operation, connections) = (load.operation, load.connections);
+    if arguments.beside_hello {
+        load.fill = false;
+        let measured = load::run(load).await?;
+        hello_per_second = Some(measured.per_second());
+        let target = &arguments.client.server;
+        say(format_args!("measuring {target}"));
+        load = self::load(&arguments, target, value_bytes)?;
+    } else if arguments.hello {
+        load.fill = false;
+    }
+    if operation == Operation::Receipt && !arguments.hello {
+        load.read_suffix = "/receipt";
+    }
     let measured = load::run(load).await?;
-    let target = if arguments.hello {
-        format!("{server} (does nothing)")
-    } else {
-        server
+    let target = match arguments.hello {
+        true => format!("{target} (does nothing)"),
+        false => arguments.client.server.clone(),
     };
     print(
         output,
@@ -213,7 +217,36 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         connections,
         value_bytes,
         measured,
+        hello_per_second,
     )
+}
+
+/// What to send to a server.
+fn load(arguments: &Arguments, server: &str, value_bytes: usize) -> Result<Load, Failure> {
+    let (address, host) = resolve(server)?;
+    let connections = arguments.connections as u64;
+    Ok(Load {
+        target: Target {
+            address,
+            tls: tls(server, &arguments.client)?,
+        },
+        host,
+        operation: arguments.operation,
+        connections: in_range("--connections", connections, 1, CONNECTIONS_MAX as u64)? as usize,
+        duration: Duration::from_secs(in_range("--seconds", arguments.seconds, 1, 86_400)?),
+        warmup: Duration::from_secs(arguments.warmup_seconds.min(3_600)),
+        value: load::random_text(value_bytes),
+        keys: in_range("--keys", arguments.keys, 1, 1 << 32)?,
+        fill: !arguments.no_fill,
+        rate: match arguments.rate {
+            Some(rate) => Some(in_range("--rate", rate, 1, 10_000_000)?),
+            None => None,
+        },
+        bulk_lines: in_range("--bulk-lines", arguments.bulk_lines as u64, 1, 1_000_000)? as usize,
+        path: arguments.path.clone(),
+        read_suffix: "",
+        method: arguments.method.clone(),
+    })
 }
 
 fn in_range(name: &str, found: u64, low: u64, high: u64) -> Result<u64, Failure> {
@@ -225,7 +258,27 @@ fn in_range(name: &str, found: u64, low: u64, high: u64) -> Result<u64, Failure>
     )))
 }
 
-/// Address and Host header of an `http://` URL.
+/// How to speak TLS, if the URL asks for it. The generator reads no store of the system's CAs: it measures nodes, whose
+/// CA is at hand.
+fn tls(server: &str, client: &ClientArgs) -> Result<Option<TlsTarget>, Failure> {
+    let uri: http::Uri = server.parse().unwrap_or_default();
+    if uri.scheme_str() != Some("https") {
+        return Ok(None);
+    }
+    let Some(path) = &client.trust.cacert else {
+        return Err(
+            Failure::user("an https:// node needs --cacert to be measured")
+                .hint("--cacert FILE names the certificate of the CA that vouches for the node"),
+        );
+    };
+    let host = uri.host().unwrap_or_default();
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let tls = TlsTarget::new(host, &read_certificates(path)?)
+        .map_err(|error| Failure::user(format!("cannot use `{}`: {error}", path.display())))?;
+    Ok(Some(tls))
+}
+
+/// Address and Host header of an `http://` or `https://` URL.
 pub(super) fn resolve(server: &str) -> Result<(std::net::SocketAddr, String), Failure> {
     let form = || {
         Failure::user(format!(
@@ -233,15 +286,17 @@ pub(super) fn resolve(server: &str) -> Result<(std::net::SocketAddr, String), Fa
         ))
     };
     let uri: http::Uri = server.parse().map_err(|_| form())?;
-    if uri.scheme_str() != Some("http") {
-        return Err(form());
-    }
+    let port = match uri.scheme_str() {
+        Some("http") => 80,
+        Some("https") => 443,
+        _ => return Err(form()),
+    };
     let authority = uri.authority().ok_or_else(form)?;
     let host = authority
         .host()
         .trim_start_matches('[')
         .trim_end_matches(']');
-    let address = (host, authority.port_u16().unwrap_or(80))
+    let address = (host, authority.port_u16().unwrap_or(port))
         .to_socket_addrs()
         .map_err(|error| Failure::user(format!("cannot resolve `{host}`: {error}")))?
         .next()
@@ -256,6 +311,7 @@ fn print(
     connections: usize,
     value_bytes: usize,
     measured: Measured,
+    hello_per_second: Option<f64>,
 ) -> Result<(), Failure> {
     if measured.operations == 0 {
         let reason = measured
@@ -265,6 +321,7 @@ fn print(
             "no operation succeeded: {reason}"
         )));
     }
+    let per_second = measured.per_second();
     let report = Report {
         target,
         operation,
@@ -272,10 +329,12 @@ fn print(
         seconds: measured.elapsed.as_secs_f64(),
         value_bytes,
         operations: measured.operations,
-        per_second: measured.operations as f64 / measured.elapsed.as_secs_f64(),
+        per_second,
         errors: measured.errors,
         first_error: measured.first_error,
         latency_us: Latency::of(&measured.latency_us),
+        hello_per_second,
+        of_hello: hello_per_second.map(|hello| per_second / hello),
     };
     output.print(report.to_text(), &report)
 }
@@ -327,6 +386,11 @@ impl Report {
             self.errors,
             target = self.target,
         );
+        if let (Some(hello), Some(part)) = (self.hello_per_second, self.of_hello) {
+            text.push_str(&format!(
+                "{part:.2} of the {hello:.0} per second of a server that does nothing\n"
+            ));
+        }
         if let Some(error) = &self.first_error {
             text.push_str(&format!("first error: {error}\n"));
         }
@@ -358,7 +422,11 @@ mod tests {
             resolve("http://[::1]:7/x").unwrap().0.to_string(),
             "[::1]:7"
         );
-        for wrong in ["127.0.0.1:8001", "https://127.0.0.1", "http://", "nonsense"] {
+        assert_eq!(
+            resolve("https://127.0.0.1").unwrap().0.to_string(),
+            "127.0.0.1:443"
+        );
+        for wrong in ["127.0.0.1:8001", "ftp://127.0.0.1", "http://", "nonsense"] {
             assert!(resolve(wrong).is_err(), "{wrong}");
         }
     }
@@ -368,12 +436,13 @@ mod tests {
         for operation in [
             Operation::Put,
             Operation::Get,
+            Operation::Receipt,
             Operation::Mixed,
             Operation::Bulk,
         ] {
             let address = hello::start(100).unwrap();
             let measured = load::run(Load {
-                address,
+                target: Target { address, tls: None },
                 host: address.to_string(),
                 operation,
                 connections: 3,
@@ -385,6 +454,7 @@ mod tests {
                 rate: None,
                 bulk_lines: 7,
                 path: "/v1/keys/{key}".to_owned(),
+                read_suffix: "",
                 method: "PUT".to_owned(),
             })
             .await
@@ -403,7 +473,7 @@ mod tests {
     async fn refusals_are_counted_with_the_first_one_shown() {
         let address = hello::start(10).unwrap();
         let measured = load::run(Load {
-            address,
+            target: Target { address, tls: None },
             host: address.to_string(),
             operation: Operation::Put,
             connections: 1,
@@ -415,6 +485,7 @@ mod tests {
             rate: Some(1_000),
             bulk_lines: 1,
             path: "/nowhere".to_owned(),
+            read_suffix: "",
             method: "PUT".to_owned(),
         })
         .await

@@ -44,7 +44,9 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
             value: &resolved.value,
             source: resolved.source_text(),
         };
-        let text = format!("{:<26} {:<28} # {}", line.name, line.value, line.source);
+        // A list has a line for each of its texts.
+        let value = line.value.replace('\n', ", ");
+        let text = format!("{:<26} {value:<28} # {}", line.name, line.source);
         output.print(text, &line)?;
     }
     Ok(())

@@ -17,6 +17,7 @@ mod keygen;
 mod list;
 mod monitor;
 mod output;
+mod policy;
 mod prove;
 mod put;
 mod repair;
@@ -24,6 +25,7 @@ mod serve;
 mod transfer;
 mod verify;
 mod watch;
+mod witness;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
@@ -87,10 +89,12 @@ enum Verb {
     Audit(audit::Arguments),
     Monitor(monitor::Arguments),
     Checkpoint(checkpoint::Arguments),
+    Policy(policy::Arguments),
     Import(Box<import::Arguments>),
     Export(Box<export::Arguments>),
     Repair(Box<repair::Arguments>),
     Cluster(Box<cluster::Arguments>),
+    Witness(Box<witness::Arguments>),
     Keygen(keygen::Arguments),
     Bench(bench::Arguments),
     CheckConfig(Box<check_config::Arguments>),
@@ -137,10 +141,12 @@ async fn run(verb: Verb) -> Result<(), Failure> {
         Verb::Audit(arguments) => audit::run(arguments).await,
         Verb::Monitor(arguments) => monitor::run(arguments).await,
         Verb::Checkpoint(arguments) => checkpoint::run(arguments).await,
+        Verb::Policy(arguments) => policy::run(arguments).await,
         Verb::Import(arguments) => import::run(*arguments).await,
         Verb::Export(arguments) => export::run(*arguments).await,
         Verb::Repair(arguments) => repair::run(*arguments).await,
         Verb::Cluster(arguments) => cluster::run(*arguments).await,
+        Verb::Witness(arguments) => witness::run(*arguments).await,
         Verb::Keygen(arguments) => keygen::run(arguments),
         Verb::Bench(arguments) => bench::run(arguments).await,
         Verb::CheckConfig(arguments) => check_config::run(*arguments),
@@ -194,6 +200,7 @@ impl Args for SettingArgs {
                 Kind::Bytes => arg.value_name("SIZE"),
                 Kind::Duration => arg.value_name("DURATION"),
                 Kind::Count => arg.value_name("N"),
+                Kind::List => arg.value_name("TEXT").action(ArgAction::Append),
             };
             command = command.arg(arg);
         }
@@ -215,8 +222,10 @@ impl FromArgMatches for SettingArgs {
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         self.file = matches.get_one::<PathBuf>("config").cloned();
         for setting in SETTINGS {
-            if let Some(value) = matches.get_one::<String>(setting.name) {
-                self.flags.insert(setting.name, value.clone());
+            if let Some(values) = matches.get_many::<String>(setting.name) {
+                let values: Vec<&str> = values.map(String::as_str).collect();
+                // All but a list have one.
+                self.flags.insert(setting.name, values.join("\n"));
             }
         }
         Ok(())

@@ -4,9 +4,10 @@ use serde::Serialize;
 
 use super::output::{Failure, Output, ProgressUnit, progress, say};
 use super::serve::{node_options, start_logging};
+use super::verify::{SMALL_FILE_LENGTH_MAX, read_text};
 use super::{DirectoryArgs, OutputArgs, expect_no_member};
 use crate::node::StartError;
-use crate::repair::{Repair, repair};
+use crate::repair::{Repair, RepairOutcome, TrustError, repair, trust_checkpoint};
 use crate::store::error::StoreError;
 
 /// Check or repair the data of a stopped node
@@ -16,9 +17,13 @@ use crate::store::error::StoreError;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example: is everything that was acknowledged still there, and unchanged?
-  $ scribe repair --data-dir ./scribe-data --check"
+  $ scribe repair --data-dir ./scribe-data --check
+
+Example: keys and data were restored from backups; the ledger signs again from the largest checkpoint anybody has
+  $ scribe repair --trust-checkpoint newest-known.txt --data-dir ./scribe-data --key-dir ./scribe-keys"
 )]
-#[command(group(clap::ArgGroup::new("action").required(true).args(["check", "rebuild_index", "accept_loss"])))]
+#[command(group(clap::ArgGroup::new("action").required(true)
+    .args(["check", "rebuild_index", "accept_loss", "trust_checkpoint"])))]
 pub struct Arguments {
     /// Read everything again: frames, hashes, commitments, tree, index; name the first bad place (exit 3)
     #[arg(long)]
@@ -29,6 +34,10 @@ pub struct Arguments {
     /// Cut the log before its first damaged frame: what was acknowledged after it is lost for good
     #[arg(long)]
     accept_loss: bool,
+    /// Record this checkpoint as the last one signed: the largest one known outside, after keys were restored. Refused if
+    /// entries are missing or the history differs (exit 3)
+    #[arg(long, value_name = "FILE")]
+    trust_checkpoint: Option<std::path::PathBuf>,
     #[command(flatten)]
     directory: DirectoryArgs,
     #[command(flatten)]
@@ -68,6 +77,21 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         );
     }
     let options = node_options(&config);
+    if let Some(path) = &arguments.trust_checkpoint {
+        config.expect_keys()?;
+        let note = read_text(path, SMALL_FILE_LENGTH_MAX)?;
+        let done = tokio::task::spawn_blocking(move || trust_checkpoint(&options, &note))
+            .await
+            .map_err(|error| Failure::unexpected(format!("the repair stopped: {error}")))?;
+        return match done {
+            Ok(outcome) => show(&arguments, outcome),
+            Err(TrustError::Refused(rule)) => Err(Failure::verification(rule).hint(
+                "a newer copy of the data must be somewhere, or this is another ledger; nothing was changed, and nothing \
+                 is signed: see docs/operating.md, Backup and restore",
+            )),
+            Err(TrustError::Start(error)) => Err(start_failure(&error)),
+        };
+    }
     let report = tokio::task::spawn_blocking(move || {
         let bar = progress(None, ProgressUnit::Bytes);
         let report = repair(&options, action, &mut |done, total| {
@@ -79,19 +103,31 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     })
     .await
     .map_err(|error| Failure::unexpected(format!("the repair stopped: {error}")))?
-    .map_err(|error| {
-        let failure = match &error {
-            // Damage that keeps the directory from being opened; the message carries its own hint.
-            StartError::Store(StoreError::Damaged { .. }) => {
-                return Failure::verification(error.to_string());
-            }
-            _ => Failure::unexpected(error.to_string()),
-        };
-        match error.hint() {
-            Some(hint) => failure.hint(hint),
-            None => failure,
+    .map_err(|error| start_failure(&error))?;
+    let check = action == Repair::Check;
+    show(&arguments, report).map_err(|failure| match check {
+        true => {
+            failure.hint("docs/operating.md says what each kind of damage means, and what to do")
         }
-    })?;
+        false => failure,
+    })
+}
+
+fn start_failure(error: &StartError) -> Failure {
+    let failure = match error {
+        // Damage that keeps the directory from being opened; the message carries its own hint.
+        StartError::Store(StoreError::Damaged { .. }) => {
+            return Failure::verification(error.to_string());
+        }
+        _ => Failure::unexpected(error.to_string()),
+    };
+    match error.hint() {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
+}
+
+fn show(arguments: &Arguments, report: RepairOutcome) -> Result<(), Failure> {
     let healthy = report.damage.is_empty();
     let shown = Repaired {
         healthy,
@@ -105,11 +141,8 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     for place in &shown.damage {
         say(format_args!("damaged: {place}"));
     }
-    let failure = Failure::verification(format!("{} damaged places are left", shown.damage.len()));
-    Err(match action {
-        Repair::Check => {
-            failure.hint("docs/operating.md says what each kind of damage means, and what to do")
-        }
-        _ => failure,
-    })
+    Err(Failure::verification(format!(
+        "{} damaged places are left",
+        shown.damage.len()
+    )))
 }

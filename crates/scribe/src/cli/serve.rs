@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::consensus::{ConsensusOptions, LOG_TARGET};
 use crate::http::{self, HttpOptions, HttpTls};
 use crate::node::{Node, NodeOptions, StartError};
+use crate::peer::PeerTimeouts;
 
 /// Start a node (what `scribe` alone does)
 ///
@@ -198,10 +199,17 @@ pub(super) fn node_options(config: &Config) -> NodeOptions {
         origin: config.origin.clone(),
         value_length_max: config.value_length_max,
         publish_interval_ms: config.publish_interval_ms,
+        witnesses: config.witnesses.clone(),
         disk_reserve_bytes: config.disk_reserve_bytes,
         index_cache_bytes: config.index_cache_bytes,
         entry_cache_bytes: config.entry_cache_bytes,
         scrub_bytes_per_second: config.scrub_bytes_per_second,
+        peer_timeouts: PeerTimeouts {
+            connect_ms: config.peer_connect_ms,
+            request_ms: config.peer_request_ms,
+            progress_ms: config.peer_progress_ms,
+            ..PeerTimeouts::default()
+        },
         consensus: ConsensusOptions {
             heartbeat_interval_ms: config.heartbeat_interval_ms,
             election_timeout_min_ms: config.election_timeout_min_ms,
@@ -342,7 +350,7 @@ fn unavailable(error: std::io::Error) -> Failure {
 }
 
 /// SIGHUP, which is caught from now on.
-fn hangup_signal() -> Result<Signal, Failure> {
+pub(super) fn hangup_signal() -> Result<Signal, Failure> {
     signal(SignalKind::hangup()).map_err(unavailable)
 }
 

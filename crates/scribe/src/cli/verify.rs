@@ -17,9 +17,9 @@ use super::output::{Failure, Output, show_key, show_time};
 /// Bytes of the value that are held at once while it is hashed.
 const VALUE_CHUNK: usize = 64 * 1024;
 /// Longest policy file that is read.
-const POLICY_LENGTH_MAX: u64 = 256 * 1024;
+pub(super) const POLICY_LENGTH_MAX: u64 = 256 * 1024;
 /// Longest checkpoint or proof file that is read.
-const SMALL_FILE_LENGTH_MAX: u64 = 128 * 1024;
+pub(super) const SMALL_FILE_LENGTH_MAX: u64 = 128 * 1024;
 
 /// Check a receipt, or two checkpoints, offline
 ///
@@ -419,7 +419,8 @@ fn read_proof_text(path: &Path) -> Result<String, Failure> {
     })
 }
 
-fn read_text(path: &Path, limit: u64) -> Result<String, Failure> {
+/// A text file of at most `limit` bytes.
+pub(super) fn read_text(path: &Path, limit: u64) -> Result<String, Failure> {
     String::from_utf8(read_bytes(path, limit)?)
         .map_err(|_| Failure::user(format!("`{}` must be UTF-8 text", path.display())))
 }

@@ -22,6 +22,7 @@ use scribe_proof::key::{KeyType, SigningKey};
 use serde::{Deserialize, Serialize};
 
 use crate::consensus::{NodeId, PeerAddress};
+use crate::hex::hex;
 use crate::keys::{self, KeyError, LEDGER_KEY_FILE};
 use crate::limits;
 use crate::peer::{ClusterCa, NodeKey, PkiError, TlsError, TlsIdentity};
@@ -126,6 +127,8 @@ pub struct NewMember<'a> {
     pub tls_key: &'a str,
     /// The ledger's signing key as text, unless the directory has it already.
     pub ledger_key: Option<&'a str>,
+    /// Keys that still sign beside it.
+    pub more_ledger_keys: &'a [String],
 }
 
 impl ClusterFiles {
@@ -194,6 +197,11 @@ impl ClusterFiles {
                     rule: "was given as something that is no ledger key".to_owned(),
                 })?;
             keys::write_new_key(&dir.join(LEDGER_KEY_FILE), &key)?;
+            // Nothing was signed with these keys by this node, and it says so from the beginning.
+            keys::begin_record(dir, key.name())?;
+            for text in new.more_ledger_keys {
+                keys::write_further_key(dir, text)?;
+            }
         }
         for (name, text) in [
             (CA_CERTIFICATE_FILE, new.ca_certificate),
@@ -357,6 +365,7 @@ pub fn create_cluster(
             certificate: &chain,
             tls_key: &key.secret_pem(),
             ledger_key: Some(&ledger_key),
+            more_ledger_keys: &[],
         };
         ClusterFiles::create(&directory(*node_id), &new)?;
     }
@@ -388,17 +397,9 @@ pub fn create_for_one(
             certificate: &chain,
             tls_key: &key.secret_pem(),
             ledger_key: None,
+            more_ledger_keys: &[],
         },
     )
-}
-
-/// Lowercase hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 fn parse_cluster_id(text: &str) -> Option<[u8; 16]> {

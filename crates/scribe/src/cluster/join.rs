@@ -88,6 +88,7 @@ pub async fn join(
             certificate: &answer.certificate,
             tls_key: &key.secret_pem(),
             ledger_key: Some(&answer.ledger_key),
+            more_ledger_keys: &answer.more_ledger_keys,
         },
     )?;
     Ok(files)

@@ -26,6 +26,8 @@ pub mod kind {
     pub const STATUS: u8 = 0x24;
     /// A change of membership or leadership, for the leader.
     pub const ADMIN: u8 = 0x25;
+    /// The ledger's signing keys: delivered, or asked for.
+    pub const LEDGER_KEYS: u8 = 0x26;
     /// A new node asks to join.
     pub const JOIN: u8 = 0x30;
 }
@@ -562,6 +564,9 @@ pub struct StatusAnswer {
     /// Bytes of segments to fetch in all.
     #[prost(uint64, tag = "10")]
     pub catch_up_total: u64,
+    /// Whether it is stopping: leadership handed to it would be handed on at once.
+    #[prost(bool, tag = "11")]
+    pub leaving: bool,
 }
 
 /// A change the leader is asked to make.
@@ -602,10 +607,39 @@ pub struct AdminAnswer {
     /// With unavailable: the change was begun, and may have been made.
     #[prost(bool, tag = "5")]
     pub begun: bool,
+    /// With a rotation that is done: the new verifier key.
+    #[prost(string, tag = "6")]
+    pub verifier_key: String,
+    /// With a rotation that is done: leaf index of the entry.
+    #[prost(uint64, tag = "7")]
+    pub index: u64,
 }
 
-/// A new node asks to join.
+/// Signing keys of the ledger, on their way between members: those to keep, or the answer to a question for them. Never
+/// shown; it travels inside TLS unless the cluster talks in plain text by an explicit setting.
 #[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub struct LedgerKeysMessage {
+    /// Keys to keep, each as in its file.
+    #[prost(string, repeated, tag = "1")]
+    pub keys: Vec<String>,
+    /// Verifier keys whose signing halves are asked for.
+    #[prost(string, repeated, tag = "2")]
+    pub wanted: Vec<String>,
+}
+
+impl std::fmt::Debug for LedgerKeysMessage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LedgerKeysMessage")
+            .field("keys", &format_args!("({} secrets)", self.keys.len()))
+            .field("wanted", &self.wanted)
+            .finish()
+    }
+}
+
+/// A new node asks to join. The secret is never shown.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
 pub struct JoinRequest {
     /// Secret of the token.
     #[prost(bytes = "bytes", tag = "1")]
@@ -624,6 +658,7 @@ pub struct JoinRequest {
 /// What a node gets when it joins. It holds private keys and is never shown; only a cluster that talks in plain text by
 /// an explicit setting sends it outside TLS.
 #[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
 pub struct JoinAnswer {
     /// The ledger's cluster id, 16 bytes.
     #[prost(bytes = "bytes", tag = "1")]
@@ -640,9 +675,32 @@ pub struct JoinAnswer {
     /// Private key of the cluster CA, PEM.
     #[prost(string, tag = "5")]
     pub ca_key: String,
-    /// The ledger's signing key, as in its file.
+    /// The ledger's newest signing key, as in its file.
     #[prost(string, tag = "6")]
     pub ledger_key: String,
+    /// Keys that still sign beside it, each as in its file.
+    #[prost(string, repeated, tag = "7")]
+    pub more_ledger_keys: Vec<String>,
+}
+
+impl std::fmt::Debug for JoinRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JoinRequest")
+            .field("secret", &"(secret)")
+            .field("raft_addr", &self.raft_addr)
+            .field("http_addr", &self.http_addr)
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for JoinAnswer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JoinAnswer")
+            .field("node_id", &self.node_id)
+            .field("ca_key", &"(secret)")
+            .field("ledger_key", &"(secret)")
+            .finish_non_exhaustive()
+    }
 }
 
 /// One message as the parts of a body.
@@ -664,6 +722,8 @@ pub mod admin {
     pub const SET_ADDRESS: u32 = 5;
     /// Give a new node an id and make it a learner.
     pub const ADMIT: u32 = 6;
+    /// Put a new key in the place of the ledger's.
+    pub const ROTATE_KEY: u32 = 7;
 
     /// Outcome: done.
     pub const DONE: u32 = 0;
@@ -681,6 +741,7 @@ pub mod admin {
             TRANSFER => "transfer",
             SET_ADDRESS => "set address",
             ADMIT => "admit",
+            ROTATE_KEY => "rotate the ledger key",
             _ => "unknown",
         }
     }

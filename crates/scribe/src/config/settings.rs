@@ -23,6 +23,8 @@ pub enum Kind {
     Duration,
     /// A whole number.
     Count,
+    /// Several texts: an array in the file, a flag for each, lines in a variable.
+    List,
 }
 
 /// One thing that can be set.
@@ -203,6 +205,30 @@ pub const SETTINGS: &[Setting] = &[
         "longest such time, and the lease: how long after a leader's last word nobody votes for another one",
     ),
     setting(
+        "peer_connect_timeout",
+        "--peer-connect-timeout",
+        Kind::Duration,
+        "2s",
+        (50, 60_000),
+        "how long connecting to another node may take, for each address of its name",
+    ),
+    setting(
+        "peer_request_timeout",
+        "--peer-request-timeout",
+        Kind::Duration,
+        "2s",
+        (100, 60_000),
+        "how long another node may take to answer a small request, such as a follower's for a linearizable read",
+    ),
+    setting(
+        "peer_progress_timeout",
+        "--peer-progress-timeout",
+        Kind::Duration,
+        "10s",
+        (1_000, HOUR_MS),
+        "how long entries or segments on their way to another node may stand still before the connection is given up",
+    ),
+    setting(
         "snapshot_bytes_per_second",
         "--snapshot-bytes-per-second",
         Kind::Bytes,
@@ -233,6 +259,14 @@ pub const SETTINGS: &[Setting] = &[
         "1s",
         (10, HOUR_MS),
         "how often a checkpoint is signed while there are new entries",
+    ),
+    setting(
+        "witness",
+        "--witness",
+        Kind::List,
+        "",
+        ANY,
+        "an outside witness that cosigns checkpoints, as `<verifier key> <URL>`; can be repeated, the same on every node",
     ),
     setting(
         "disk_reserve",

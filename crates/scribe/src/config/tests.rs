@@ -58,6 +58,9 @@ fn the_defaults_are_the_limits() {
     assert_eq!(config.disk_reserve_bytes, limits::DISK_RESERVE_BYTES);
     assert_eq!(config.index_cache_bytes, limits::INDEX_CACHE_BYTES);
     assert_eq!(config.entry_cache_bytes, limits::ENTRY_CACHE_BYTES);
+    assert_eq!(config.peer_connect_ms, limits::PEER_CONNECT_MS);
+    assert_eq!(config.peer_request_ms, limits::PEER_REQUEST_MS);
+    assert_eq!(config.peer_progress_ms, limits::PEER_PROGRESS_MS);
     assert_eq!(config.http_addr, "127.0.0.1:8001".parse().unwrap());
     assert_eq!(config.origin, None);
 }
@@ -183,6 +186,84 @@ fn a_bad_value_names_the_rule_the_value_and_where_it_came_from() {
     }
     let error = resolve_file("data_dir = ").unwrap_err();
     assert!(matches!(error, ConfigError::Syntax { .. }));
+}
+
+/// A key named `name` of type 0x04 with this seed, as text.
+fn witness_key(name: &str, seed: u8) -> String {
+    let key = scribe_proof::SigningKey::cosigner_from_seed(name, &[seed; 32]).unwrap();
+    key.verifier_key().to_text()
+}
+
+#[test]
+fn witnesses_are_a_list_in_every_source() {
+    let (a, b) = (witness_key("w.example/a", 1), witness_key("w.example/b", 2));
+    let (a, b) = (format!("{a} http://a:1/sub/"), format!("{b} https://b"));
+    let lines = format!("{a}\n\n {b}\n");
+    let file = resolve_file(&format!("witness = [\"{a}\", \"{b}\"]")).unwrap();
+    let environment = variables(&[("SCRIBE_WITNESS", &lines)]);
+    let environment = resolve(&Flags::new(), &environment, None).unwrap();
+    let flags = Flags::from([("witness", lines.clone())]);
+    let flags = resolve(&flags, &BTreeMap::new(), None).unwrap();
+    for config in [file, environment, flags] {
+        let found: Vec<String> = config.witnesses.iter().map(|w| w.to_string()).collect();
+        assert_eq!(found, [a.trim_end_matches('/'), b.as_str()]);
+    }
+    assert!(defaults().witnesses.is_empty());
+}
+
+#[test]
+fn what_is_no_witness_is_refused() {
+    let ledger = scribe_proof::SigningKey::from_seed("example.com/l", &[1; 32]).unwrap();
+    let ledger = ledger.verifier_key().to_text();
+    let a = witness_key("w.example/a", 1);
+    let same_key = witness_key("w.example/other", 1);
+    let (name, rest) = a.split_once('+').unwrap();
+    let other_id = format!("{name}+00000000+{}", &rest[9..]);
+    let many: Vec<String> = (0..17)
+        .map(|at| {
+            format!(
+                "\"{} http://w\"",
+                witness_key(&format!("w.example/{at}"), at)
+            )
+        })
+        .collect();
+    for (line, expected) in [
+        (
+            "witness = [1]".to_owned(),
+            "an array of texts of one line each",
+        ),
+        (
+            "witness = [\"a\\nb\"]".to_owned(),
+            "an array of texts of one line each",
+        ),
+        (
+            format!("witness = [\"{a}\"]"),
+            "`<verifier key> <submission URL>`",
+        ),
+        (
+            format!("witness = [\"{a} http://a http://b\"]"),
+            "`<verifier key> <submission URL>`",
+        ),
+        (format!("witness = [\"{ledger} http://a\"]"), "type 0x04"),
+        (
+            format!("witness = [\"{a} ftp://a\"]"),
+            "only http and https",
+        ),
+        (
+            format!("witness = [\"{a} http://a\", \"{a} http://b\"]"),
+            "is there twice",
+        ),
+        (
+            format!("witness = [\"{a} http://a\", \"{same_key} http://b\"]"),
+            "is there twice",
+        ),
+        (format!("witness = [{}]", many.join(",")), "at most 16"),
+        (format!("witness = [\"{other_id} http://a\"]"), "key id"),
+        ("origin = [\"a\"]".to_owned(), "a setting is a text"),
+    ] {
+        let error = resolve_file(&line).unwrap_err().to_string();
+        assert!(error.contains(expected), "{line}: {error}");
+    }
 }
 
 #[test]

@@ -7,12 +7,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use openraft::raft::AppendEntriesResponse;
+use openraft::raft::{AppendEntriesResponse, VoteRequest};
 use prost::Message as _;
 
 use super::judge::{Judge, RefusedMessage};
 use super::rpc::{self, LogIdMessage, MalformedMessage, ReadIndexAnswer, SegmentRequest, kind};
-use super::{ConsensusError, ConsensusNode, NodeId};
+use super::{ConsensusError, ConsensusNode, NodeId, TypeConfig};
 use crate::limits;
 use crate::peer::{CallError, Lane, ProgressHandle, Wait};
 use crate::store::frame::LogId;
@@ -89,8 +89,9 @@ impl ConsensusNode {
                 Ok(rpc::encode_append_response(&answer))
             }
             kind::VOTE | kind::PRE_VOTE => {
-                let request = rpc::decode_vote_request(&body)?;
+                let mut request = rpc::decode_vote_request(&body)?;
                 judge.vote_request(&request)?;
+                request.leadership_transfer &= self.may_skip_lease(&judge, &request);
                 let answer = if kind == kind::VOTE {
                     self.raft.vote(request).await
                 } else {
@@ -103,10 +104,14 @@ impl ConsensusNode {
             kind::TRANSFER => {
                 let request = rpc::decode_transfer_request(&body)?;
                 judge.transfer(&request)?;
+                let (term, to) = (request.from_leader().leader_id.term, *request.to_node_id());
                 let answer = self.raft.handle_transfer_leader(request).await;
-                Ok(rpc::encode_transfer_response(
-                    &answer.map_err(|error| failed(&error))?,
-                ))
+                let answer = answer.map_err(|error| failed(&error))?;
+                // The core has found that it comes from the leader of this very term.
+                if answer.is_ok() {
+                    self.hand_over.note(term, to);
+                }
+                Ok(rpc::encode_transfer_response(&answer))
             }
             kind::SNAPSHOT => self.receive_snapshot(judge, body, progress).await,
             kind::SEGMENT => {
@@ -116,6 +121,21 @@ impl ConsensusNode {
             kind::READ_INDEX => Ok(rpc::parts(&self.answer_read_index().await?)),
             other => Err(AnswerError::UnknownKind(other)),
         }
+    }
+
+    /// Whether a call for an election may be believed that its sender was handed leadership: then the lease of the
+    /// leader there is does not protect it.
+    fn may_skip_lease(&self, judge: &Judge, request: &VoteRequest<TypeConfig>) -> bool {
+        let allowed =
+            self.hand_over.allows(judge, request) && self.voters().contains(&judge.sender);
+        if request.leadership_transfer && !allowed {
+            tracing::warn!(
+                sender = judge.sender,
+                term = request.vote.leader_id.term,
+                "a node calls for an election as if leadership had been handed to it; the lease holds"
+            );
+        }
+        allowed
     }
 
     /// Answers a follower that wants to read.
@@ -147,7 +167,7 @@ impl ConsensusNode {
             Lane::Control,
             kind::READ_INDEX,
             Vec::new(),
-            Wait::Deadline(Duration::from_millis(limits::READ_INDEX_TIMEOUT_MS)),
+            self.transport.request(),
         );
         let body = tokio::select! {
             answer = call => answer.map_err(|error| unavailable(&error))?,

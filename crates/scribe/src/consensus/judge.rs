@@ -4,9 +4,12 @@
 //! beyond its leader's term ends a node, or all of them, for good. A certificate says who speaks; these rules say what
 //! that node may say: only for itself, only in terms a cluster can have reached, and only frames that follow each other.
 
+use std::sync::Arc;
+
 use openraft::entry::RaftEntry as _;
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest};
 use openraft::type_config::alias::{LogIdOf, VoteOf};
+use parking_lot::Mutex;
 
 use super::type_config::{NodeId, TypeConfig};
 use crate::store::segment::SealedSegment;
@@ -32,6 +35,28 @@ pub(super) struct Judge {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a Raft message is refused: {0}")]
 pub struct RefusedMessage(String);
+
+/// The last hand-over of leadership this node knows of: its term, and to whom. Told by the leader it follows, or begun
+/// by itself.
+///
+/// A vote that is asked for after a hand-over says so and is given although the leader's lease still runs. Without a
+/// look at who handed what to whom, a node that was removed could end every term by saying so.
+#[derive(Debug, Clone, Default)]
+pub(super) struct HandOver(Arc<Mutex<Option<(u64, NodeId)>>>);
+
+impl HandOver {
+    /// The leader of `term` hands leadership to `to`.
+    pub(super) fn note(&self, term: u64, to: NodeId) {
+        *self.0.lock() = Some((term, to));
+    }
+
+    /// Whether the sender was handed leadership by the leader of this node's own term, and asks for the term after it.
+    /// If its request overtakes the leader's word it is as any other candidate: then the lease holds for a while more.
+    pub(super) fn allows(&self, judge: &Judge, request: &VoteRequest<TypeConfig>) -> bool {
+        *self.0.lock() == Some((judge.term, judge.sender))
+            && judge.term.checked_add(1) == Some(request.vote.leader_id.term)
+    }
+}
 
 type Judged = Result<(), RefusedMessage>;
 
@@ -208,6 +233,20 @@ mod tests {
         request(6, 1).unwrap_err();
         // A candidate whose log is of a later term than its candidacy.
         request(4, 2).unwrap_err();
+    }
+
+    #[test]
+    fn the_lease_is_skipped_only_by_whom_leadership_was_handed_to_in_this_term() {
+        let asks = |term| VoteRequest::new(VoteOf::<TypeConfig>::new(term, 2), Some(id(5, 9)));
+        let hand_over = HandOver::default();
+        assert!(!hand_over.allows(&JUDGE, &asks(6)), "nobody handed over");
+        hand_over.note(5, 3);
+        assert!(!hand_over.allows(&JUDGE, &asks(6)), "to another node");
+        hand_over.note(5, 2);
+        assert!(hand_over.allows(&JUDGE, &asks(6)));
+        assert!(!hand_over.allows(&JUDGE, &asks(7)), "not the next term");
+        let later = Judge { term: 6, ..JUDGE };
+        assert!(!hand_over.allows(&later, &asks(7)), "another leader's term");
     }
 
     #[test]

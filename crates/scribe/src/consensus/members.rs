@@ -62,6 +62,13 @@ impl ConsensusNode {
         }
     }
 
+    /// Closes the connections to a peer that is no member any more.
+    pub fn forget_peer(&self, id: NodeId) {
+        if let Some(pool) = &self.transport.pool {
+            pool.forget(id);
+        }
+    }
+
     /// All voters, of both configurations while a change is under way.
     pub fn voters(&self) -> BTreeSet<NodeId> {
         self.metrics().membership_config.voter_ids().collect()
@@ -78,10 +85,13 @@ impl ConsensusNode {
             .collect()
     }
 
-    /// Whether `id` may speak to this node. Only a leader that a majority has just confirmed refuses anybody: its
-    /// membership is the newest there is. A node that lags may not know the newest member yet, and a leader that was
-    /// cut off may have been replaced by just those it does not know.
+    /// Whether `id` may speak to this node. Whom it has seen leave, it refuses. Whom it does not know, only a leader
+    /// that a majority has just confirmed refuses: its membership is the newest there is. A node that lags may not know
+    /// the newest member yet, and a leader that was cut off may have been replaced by just those it does not know.
     pub fn is_welcome(&self, id: NodeId) -> bool {
+        if self.departed.contains(id) {
+            return false;
+        }
         let metrics = self.metrics();
         let confirmed = metrics
             .last_quorum_acked

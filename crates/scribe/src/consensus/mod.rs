@@ -4,8 +4,10 @@
 //! barrier, change the membership, ask how it is. It decides nothing about entries: frames arrive complete from the
 //! sequencer and are judged by [`crate::ledger`].
 
+mod acknowledged;
 mod answer;
 mod contact;
+mod departures;
 mod judge;
 mod log_store;
 mod members;
@@ -35,6 +37,8 @@ use tokio::sync::{Mutex, oneshot, watch};
 
 pub use answer::AnswerError;
 use contact::Contact;
+use departures::Departed;
+use judge::HandOver;
 pub use log_store::LogStore;
 pub use members::Member;
 pub use network::Transport;
@@ -168,6 +172,8 @@ pub struct ConsensusNode {
     receiving: Arc<Mutex<()>>,
     catch_up: Arc<CatchUp>,
     contact: Contact,
+    hand_over: HandOver,
+    departed: Departed,
 }
 
 impl std::fmt::Debug for ConsensusNode {
@@ -236,6 +242,8 @@ impl ConsensusNode {
             receiving: Arc::default(),
             catch_up: Arc::new(CatchUp::new(options.snapshot_bytes_per_second)),
             contact: Contact::new(Duration::from_millis(options.election_timeout_max_ms)),
+            hand_over: HandOver::default(),
+            departed: Departed::default(),
         };
         // Alone, there is nobody whose lease must run out first: stand for election at once instead of after a timeout.
         let voters: Vec<NodeId> = node.metrics().membership_config.voter_ids().collect();
@@ -511,6 +519,8 @@ impl ConsensusNode {
                 "leadership is handed to a voter, node {to} is none; voters are {voters:?}"
             )));
         }
+        // Before the other one is told: its call for an election must not find this node unprepared.
+        self.hand_over.note(self.metrics().current_term, to);
         self.raft
             .trigger()
             .transfer_leader(to)

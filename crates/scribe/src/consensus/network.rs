@@ -30,12 +30,12 @@ use openraft::type_config::alias::{SnapshotOf, VoteOf, WatchReceiverOf};
 use openraft::{OptionalSend, RaftMetrics};
 use parking_lot::{Mutex, RwLock};
 
+use super::acknowledged::Acknowledged;
 use super::judge;
 use super::rpc::{self, MalformedMessage, kind};
 use super::state_machine::SnapshotManifest;
 use super::type_config::{NodeId, PeerAddress, TypeConfig};
-use crate::limits;
-use crate::peer::{CallError, Lane, Pool, RefusalCode, Wait};
+use crate::peer::{CallError, Lane, PeerTimeouts, Pool, RefusalCode, Wait};
 use crate::store::frame::LogIndex;
 use crate::store::log::Log;
 
@@ -90,6 +90,21 @@ impl Transport {
         }
     }
 
+    /// How long a call whose bytes take their time may stand still.
+    pub(super) fn progress(&self) -> Wait {
+        Wait::Progress(self.timeouts().progress())
+    }
+
+    /// How long a small request may take.
+    pub fn request(&self) -> Wait {
+        Wait::Deadline(self.timeouts().request())
+    }
+
+    fn timeouts(&self) -> PeerTimeouts {
+        let pool = self.pool.as_ref();
+        pool.map_or_else(PeerTimeouts::default, |pool| pool.timeouts().clone())
+    }
+
     /// Why this node is no member any more, once it has heard so.
     pub fn removed(&self) -> Option<String> {
         self.removed.lock().clone()
@@ -123,6 +138,7 @@ pub struct NetworkFactory {
     overrides: Overrides,
     newest: NewestMembership,
     log: Log,
+    acknowledged: Acknowledged,
 }
 
 /// The way to one peer for one purpose.
@@ -147,6 +163,7 @@ impl NetworkFactory {
             overrides,
             log,
             newest: NewestMembership::default(),
+            acknowledged: Acknowledged::default(),
         }
     }
 
@@ -261,8 +278,6 @@ impl Network {
     }
 }
 
-const PROGRESS: Duration = Duration::from_millis(limits::PEER_PROGRESS_MS);
-
 impl RaftNetworkV2<TypeConfig> for Network {
     type SnapshotData = SnapshotManifest;
 
@@ -275,7 +290,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
         // a large value on a slow link for ever.
         let wait = match self.lane {
             Lane::Control => Wait::Deadline(option.hard_ttl()),
-            _ => Wait::Progress(PROGRESS),
+            _ => self.factory.transport.progress(),
         };
         // Nothing to send where something was asked for: a sealed entry that cannot be read. The stream is ended, so that
         // the core can purge that entry and send a snapshot instead; as a heartbeat it would wait for the entry for ever.
@@ -300,6 +315,14 @@ impl RaftNetworkV2<TypeConfig> for Network {
                     Err(MalformedMessage("a conflict before the first log entry".to_owned()).into())
                 }
                 _ => Ok(response),
+            })
+            .and_then(|response| {
+                let judged = self
+                    .factory
+                    .acknowledged
+                    .judge(self.target, &request, &response);
+                judged.map_err(MalformedMessage)?;
+                Ok(response)
             })
             .map_err(|failure| self.error(failure, RPCTypes::AppendEntries, option.hard_ttl()))
     }
@@ -337,7 +360,8 @@ impl RaftNetworkV2<TypeConfig> for Network {
         let own_address = &self.factory.transport.own_raft_addr;
         let parts = rpc::encode_snapshot_offer(&vote, own_address, &snapshot.snapshot);
         // The peer fetches what it lacks and says that it is alive meanwhile.
-        let call = self.call(Lane::Bulk, kind::SNAPSHOT, parts, Wait::Progress(PROGRESS));
+        let wait = self.factory.transport.progress();
+        let call = self.call(Lane::Bulk, kind::SNAPSHOT, parts, wait);
         let answer = tokio::select! {
             closed = cancel => return Err(StreamingError::Closed(closed)),
             answer = call => answer,

@@ -19,7 +19,7 @@ use super::judge::Judge;
 use super::rpc::{self, SegmentRequest, kind};
 use super::{ConsensusNode, NodeId, SnapshotManifest};
 use crate::limits;
-use crate::peer::{Lane, ProgressHandle, Wait};
+use crate::peer::{Lane, ProgressHandle};
 use crate::store::Missing;
 
 /// Pieces asked for at once: one is on the wire while another is written.
@@ -174,7 +174,7 @@ impl ConsensusNode {
             offset,
             length_max: limits::SEGMENT_PIECE_LENGTH as u64,
         };
-        let wait = Wait::Progress(Duration::from_millis(limits::PEER_PROGRESS_MS));
+        let wait = self.transport.progress();
         let bytes = pool
             .call(
                 leader,

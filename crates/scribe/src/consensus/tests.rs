@@ -8,6 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use openraft::entry::RaftEntry;
+use openraft::error::RPCError;
+use openraft::network::{RPCOption, RaftNetworkFactory as _, RaftNetworkV2 as _};
 use openraft::raft::AppendEntriesRequest;
 use openraft::storage::{RaftLogStorage, RaftStateMachine};
 use openraft::testing::log::{StoreBuilder, Suite};
@@ -23,6 +25,7 @@ use super::log_store::to_raft_id;
 use super::type_config::leader_of;
 use super::{LogStore, Proposal, StateMachine, TypeConfig};
 use crate::ledger::batch::BatchBuilder;
+use crate::store::frame::LogIndex;
 use crate::store::index::IndexKind;
 use crate::store::log::{LogIdentity, LogOptions};
 use crate::store::real_disk::RealDisk;
@@ -433,6 +436,54 @@ async fn a_restarted_node_serves_the_newest_sealed_segments_as_entries() {
     assert_eq!(state.last_purged_log_id, Some(to_raft_id(last.last_log_id)));
     let rest = log.try_get_log_entries(..).await.unwrap();
     assert_eq!(rest, entries[end as usize..]);
+    store.shutdown();
+}
+
+/// As a heartbeat, an append without the entry that was asked for would be a success, and the core would wait for that
+/// entry for ever.
+#[tokio::test]
+async fn an_append_without_an_entry_that_cannot_be_read_is_no_heartbeat() {
+    let entries = a_long_log();
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _) = a_leader(directory.path(), &entries).await;
+    let damaged = store.log().sealed()[1].first_log_index.0 as usize;
+    assert!(store.log().mark_unreadable(LogIndex(damaged as u64)));
+    let marked = store.log().sealed()[1].last_log_id.index.0 as usize;
+    let mut factory = super::network::NetworkFactory::new(
+        1,
+        super::Transport::default(),
+        Default::default(),
+        store.log().clone(),
+    );
+    let address = super::PeerAddress::default();
+    let mut replication = factory.new_client(2, &address).await;
+    let mut heartbeat = factory.new_heartbeat_client(2, &address).await;
+    let sent = |next: usize, count: usize| AppendEntriesRequest {
+        vote: VoteOf::<TypeConfig>::new_committed(3, 1),
+        prev_log_id: Some(entries[next - 1].log_id()),
+        entries: entries[next..next + count].to_vec(),
+        leader_commit: None,
+    };
+    let option = || RPCOption::new(std::time::Duration::from_secs(1));
+    let why = |error: RPCError<TypeConfig>| {
+        // Either way the core backs off and asks what it can send; there is nobody to talk to here.
+        assert!(matches!(error, RPCError::Unreachable(_)), "{error}");
+        error.to_string()
+    };
+    for next in [damaged, marked] {
+        let ended = replication.append_entries(sent(next, 0), option()).await;
+        let ended = why(ended.unwrap_err());
+        let expected = format!("log entry {next} cannot be read");
+        assert!(ended.contains(&expected), "{ended}");
+    }
+    for (next, count) in [(marked + 1, 0), (damaged, 1)] {
+        let tried = replication
+            .append_entries(sent(next, count), option())
+            .await;
+        assert!(!why(tried.unwrap_err()).contains("cannot be read"));
+    }
+    let tried = heartbeat.append_entries(sent(damaged, 0), option()).await;
+    assert!(!why(tried.unwrap_err()).contains("cannot be read"));
     store.shutdown();
 }
 

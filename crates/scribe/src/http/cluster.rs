@@ -11,8 +11,8 @@ use axum::extract::{Request, State};
 use http::header::CACHE_CONTROL;
 use http::{Response, StatusCode};
 use scribe_client::wire::{
-    CatchUp, Cluster, ClusterChanged, ClusterToken, ClusterTokenRequest, HexHash, Leader,
-    LeaderRequest, Member, Members, ReplaceRequest,
+    CatchUp, Cluster, ClusterChanged, ClusterToken, ClusterTokenRequest, HexHash, KeyRotated,
+    Leader, LeaderRequest, Member, Members, ReplaceRequest,
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -157,6 +157,21 @@ pub(super) async fn transfer(
     Query::parse(request.uri().query(), &[])?;
     let LeaderRequest { node_id } = read_json(&app, request).await?;
     change(&app, operator, Change::Transfer(node_id)).await
+}
+
+/// `POST /v1/cluster/ledger-key`
+pub(super) async fn rotate_key(
+    State(app): State<App>,
+    _: Operator,
+    request: Request,
+) -> Result<Response<ReplyBody>, ApiError> {
+    Query::parse(request.uri().query(), &[])?;
+    let Nothing {} = read_json(&app, request).await?;
+    let rotated = app.node.rotate_ledger_key().await?;
+    Ok(fresh(json_reply(&KeyRotated {
+        verifier_key: rotated.verifier_key,
+        index: rotated.index.get(),
+    })))
 }
 
 /// A body that says nothing more.

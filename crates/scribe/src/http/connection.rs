@@ -21,7 +21,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use futures::task::AtomicWaker;
-use http::Request;
+use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
@@ -29,9 +29,9 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
 
-use super::Server;
-use super::body::RequestUnread;
+use super::body::{ReplyBody, RequestUnread};
 use super::metrics::HttpMetrics;
 use super::tls::HttpTls;
 use crate::limits;
@@ -49,6 +49,22 @@ const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
 const LINGER_MS: u64 = 2_000;
 /// Largest read buffer of one connection: more than the largest head, and enough to stream a large body.
 const READ_BUFFER_MAX: usize = 64 * 1_024;
+
+/// What is served over the connections: the ledger's API, or a witness.
+pub(super) trait Site: Clone + Send + Sync + 'static {
+    /// Answers one request.
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+        watch: &Arc<Watch>,
+    ) -> impl Future<Output = Response<ReplyBody>> + Send;
+    /// Where connections are counted.
+    fn metrics(&self) -> &HttpMetrics;
+    /// The certificate to show; plain HTTP without one.
+    fn tls(&self) -> Option<&Arc<HttpTls>>;
+    /// Cancelled when nothing more is accepted.
+    fn stopping(&self) -> &CancellationToken;
+}
 
 /// Milliseconds since the server started, as of the last sweep.
 #[derive(Debug, Default)]
@@ -297,7 +313,7 @@ impl Connections {
 /// [`limits::HTTP_DRAIN_TIMEOUT_MS`].
 pub(super) async fn serve(
     listener: TcpListener,
-    server: Server,
+    server: impl Site,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let started = Instant::now();
@@ -320,7 +336,7 @@ pub(super) async fn serve(
         };
         tokio::select! {
             () = &mut shutdown => break,
-            _ = sweep.tick() => connections.sweep(elapsed_ms(started), &server.app.metrics),
+            _ = sweep.tick() => connections.sweep(elapsed_ms(started), server.metrics()),
             (accepted, permit) = accept => match accepted {
                 Ok((stream, peer)) => {
                     let clock = Arc::clone(&connections.clock);
@@ -344,7 +360,7 @@ pub(super) async fn serve(
     }
     drop(listener);
     drop(alive);
-    server.app.stopping.cancel();
+    server.stopping().cancel();
     connections.stopping.store(true, Relaxed);
     for watch in connections.open.lock().iter() {
         watch.waker.wake();
@@ -354,7 +370,7 @@ pub(super) async fn serve(
         tokio::select! {
             _ = all_gone.recv() => return Ok(()),
             _ = sweep.tick() => {
-                connections.sweep(elapsed_ms(started), &server.app.metrics);
+                connections.sweep(elapsed_ms(started), server.metrics());
                 if started.elapsed() > drain_until {
                     for watch in connections.open.lock().iter() {
                         watch.expire();
@@ -374,7 +390,7 @@ fn elapsed_ms(started: Instant) -> u64 {
 /// Serves a new connection, after a handshake if there is a certificate to show.
 async fn greet(
     stream: TcpStream,
-    server: Server,
+    server: impl Site,
     watch: Arc<Watch>,
     connections: Arc<Connections>,
 ) {
@@ -382,7 +398,7 @@ async fn greet(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
-    match server.app.options.tls.clone() {
+    match server.tls().cloned() {
         None => drive(stream, server, watch, connections).await,
         // Boxed: what TLS keeps per connection is large, and plain connections must not carry its size.
         Some(tls) => Box::pin(greet_by_tls(tls, stream, server, watch, connections)).await,
@@ -392,14 +408,14 @@ async fn greet(
 async fn greet_by_tls(
     tls: Arc<HttpTls>,
     stream: TcpStream,
-    server: Server,
+    server: impl Site,
     watch: Arc<Watch>,
     connections: Arc<Connections>,
 ) {
     let accepted = tokio::select! {
         accepted = tls.accept(stream) => accepted,
         // Nothing was asked yet that would have to be answered.
-        () = server.app.stopping.cancelled() => return,
+        () = server.stopping().cancelled() => return,
     };
     match accepted {
         Ok(stream) => {
@@ -408,15 +424,14 @@ async fn greet_by_tls(
             drive(stream, server, watch, connections).await;
         }
         Err(error) => {
-            let metrics = &server.app.metrics;
-            metrics.handshakes_failed.fetch_add(1, Relaxed);
+            server.metrics().handshakes_failed.fetch_add(1, Relaxed);
             tracing::debug!(%error, "a TLS handshake failed");
         }
     }
 }
 
 /// Serves one connection until it closes, stalls, or the server stops.
-async fn drive<S>(stream: S, server: Server, watch: Arc<Watch>, connections: Arc<Connections>)
+async fn drive<S>(stream: S, server: impl Site, watch: Arc<Watch>, connections: Arc<Connections>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

@@ -477,9 +477,9 @@ async fn find_any(
 }
 
 async fn receipt_of(app: &App, entry: Entry) -> Result<Response<ReplyBody>, ApiError> {
-    let published = match app.node.checkpoint() {
-        Some(published) if published.size.contains(entry.index) => published,
-        _ => app
+    let published = match app.node.checkpoint_covering(entry.index.tree_size()) {
+        Some(published) => published,
+        None => app
             .node
             .publish(entry.index.tree_size())
             .await
@@ -490,15 +490,18 @@ async fn receipt_of(app: &App, entry: Entry) -> Result<Response<ReplyBody>, ApiE
                 )
             })?,
     };
-    let node = app.node.clone();
-    let index = entry.index;
-    let size = published.size;
-    let text = tokio::task::spawn_blocking(move || {
-        node.receipt(&entry, &published)
-            .map(|receipt| receipt.to_text())
-    })
-    .await
-    .map_err(ApiError::task_failed)??;
+    let (index, size) = (entry.index, published.size);
+    // Mostly from memory: another thread is asked only where a disk may have to be.
+    let receipt = match app.node.receipt_in_memory(&entry, &published)? {
+        Some(receipt) => receipt,
+        None => {
+            let node = app.node.clone();
+            tokio::task::spawn_blocking(move || node.receipt(&entry, &published))
+                .await
+                .map_err(ApiError::task_failed)??
+        }
+    };
+    let text = receipt.to_text();
     let mut reply = Response::new(ReplyBody::full(text));
     let fields = reply.headers_mut();
     fields.insert(CONTENT_TYPE, headers::NOTE);

@@ -2,7 +2,7 @@
 
 use axum::extract::{Request, State};
 use http::Response;
-use scribe_client::wire::LedgerInfo;
+use scribe_client::wire::{KeyAnnouncement, LedgerInfo};
 
 use super::App;
 use super::body::ReplyBody;
@@ -25,6 +25,14 @@ pub(super) async fn ledger(
             .node
             .checkpoint()
             .map(|published| published.note.clone()),
-        rotations: Vec::new(),
+        rotations: ledger.rotations,
+        announcements: ledger
+            .announcements
+            .into_iter()
+            .map(|(verifier_key, index)| KeyAnnouncement {
+                verifier_key,
+                index: index.get(),
+            })
+            .collect(),
     }))
 }

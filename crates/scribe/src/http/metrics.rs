@@ -28,6 +28,8 @@ pub enum Route {
     History,
     /// `GET /v1/keys/{key}/receipt`
     Receipt,
+    /// `POST /v1/receipts`
+    Receipts,
     /// `GET /v1/keys`
     List,
     /// `POST /v1/keys:get`
@@ -51,12 +53,13 @@ pub enum Route {
 }
 
 impl Route {
-    const ALL: [(Route, &'static str); 15] = [
+    const ALL: [(Route, &'static str); 16] = [
         (Route::Put, "put"),
         (Route::Get, "get"),
         (Route::Delete, "delete"),
         (Route::History, "history"),
         (Route::Receipt, "receipt"),
+        (Route::Receipts, "receipts"),
         (Route::List, "list"),
         (Route::KeysGet, "keys_get"),
         (Route::Transaction, "transaction"),
@@ -75,6 +78,7 @@ impl Route {
             "/v1/keys" => Route::List,
             "/v1/keys:get" => Route::KeysGet,
             "/v1/transactions" => Route::Transaction,
+            "/v1/receipts" => Route::Receipts,
             "/v1/entries" if *method == Method::POST => Route::Bulk,
             "/v1/watch" => Route::Watch,
             path if path.starts_with("/v1/entries") => Route::Entries,
@@ -256,12 +260,17 @@ pub(super) async fn metrics(
     }
     app.metrics.render(&mut text);
     render_certificates(&mut text, &app);
+    Ok(metrics_reply(text))
+}
+
+/// An answer in the Prometheus text format.
+pub(super) fn metrics_reply(text: String) -> Response<ReplyBody> {
     let mut reply = Response::new(ReplyBody::full(text));
     reply.headers_mut().insert(
         CONTENT_TYPE,
         HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"),
     );
-    Ok(reply)
+    reply
 }
 
 #[cfg(test)]

@@ -31,11 +31,13 @@ mod openapi;
 mod operator;
 mod proofs;
 mod range;
+mod receipts;
 mod request;
 mod tiles;
 mod tls;
 mod transactions;
 mod watch;
+mod witness;
 
 use std::future::Future;
 use std::io;
@@ -57,14 +59,15 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use body::{BodyBudget, ReplyBody};
-use connection::Watch;
+use connection::{Site, Watch};
 use error::ApiError;
 use metrics::{HttpMetrics, Route};
 
 use crate::limits;
 use crate::node::Node;
 
-pub use tls::{HttpTls, HttpTlsError, certificate_expires_ms};
+pub use tls::{HttpTls, HttpTlsError, TlsTarget, certificate_expires_ms};
+pub use witness::serve_witness;
 
 /// Connections the kernel keeps for us while we are busy.
 const LISTEN_BACKLOG: u32 = 4_096;
@@ -118,13 +121,21 @@ impl Listener {
 /// # Errors
 /// The address is taken or not this machine's.
 pub async fn bind(options: &HttpOptions) -> io::Result<Listener> {
-    let socket = match options.addr {
+    bind_at(options.addr).await
+}
+
+/// As [`bind`], for whatever is served there.
+///
+/// # Errors
+/// As [`bind`].
+pub async fn bind_at(addr: SocketAddr) -> io::Result<Listener> {
+    let socket = match addr {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
     // A restart must not wait for the last run's connections to be forgotten.
     socket.set_reuseaddr(true)?;
-    socket.bind(options.addr)?;
+    socket.bind(addr)?;
     let inner = socket.listen(LISTEN_BACKLOG)?;
     let local_addr = inner.local_addr()?;
     Ok(Listener { inner, local_addr })
@@ -192,7 +203,7 @@ struct Server {
     router: Router,
 }
 
-impl Server {
+impl Site for Server {
     async fn answer(&self, request: Request<Incoming>, watch: &Arc<Watch>) -> Response<ReplyBody> {
         let started = Instant::now();
         let (route, answer) = match check_head(&request) {
@@ -216,6 +227,20 @@ impl Server {
         reply
     }
 
+    fn metrics(&self) -> &HttpMetrics {
+        &self.app.metrics
+    }
+
+    fn tls(&self) -> Option<&Arc<HttpTls>> {
+        self.app.options.tls.as_ref()
+    }
+
+    fn stopping(&self) -> &CancellationToken {
+        &self.app.stopping
+    }
+}
+
+impl Server {
     /// Boxed: the router's futures are large, and the hot routes' must not be.
     fn route(
         &self,
@@ -289,6 +314,7 @@ fn router(app: App) -> Router {
             "/v1/keys:get",
             post(transactions::keys_get).fallback(only_post),
         )
+        .route("/v1/receipts", post(receipts::receipts).fallback(only_post))
         .route(
             "/v1/transactions",
             post(transactions::transaction).fallback(only_post),
@@ -337,6 +363,10 @@ fn router(app: App) -> Router {
         .route(
             "/v1/cluster/tokens",
             post(cluster::token).fallback(only_post),
+        )
+        .route(
+            "/v1/cluster/ledger-key",
+            post(cluster::rotate_key).fallback(only_post),
         )
         .route("/health/live", get(health::live).fallback(only_get))
         .route("/health/ready", get(health::ready).fallback(only_get))

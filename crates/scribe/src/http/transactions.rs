@@ -32,7 +32,7 @@ const SCAN_KEYS_MAX: usize = 20_000;
 ///
 /// # Errors
 /// Encoded, too large, or broken.
-async fn read_json(app: &App, request: Request) -> Result<ReadBody, ApiError> {
+pub(super) async fn read_json(app: &App, request: Request) -> Result<ReadBody, ApiError> {
     request::refuse_encoding(request.headers())?;
     let (parts, mut body): (_, Body) = request.into_parts();
     let watch = parts.extensions.get::<Arc<Watch>>();

@@ -9,12 +9,13 @@ use scribe_proof::leaf::SystemKind;
 use tokio::sync::oneshot;
 
 use super::{NodeOptions, StartError, outcome};
-use crate::cluster::files::{ClusterFiles, hex};
+use crate::cluster::files::ClusterFiles;
 use crate::consensus::{ConsensusError, NodeId};
-use crate::keys::{KeyDir, Keys, LastSigned};
+use crate::hex::Hex;
+use crate::keys::{self, KeyDir, Keys, LastSigned};
 use crate::limits;
-use crate::roster::{key_body, system_entries};
-use crate::sequencer::{Preparer, Reply, Sequencer};
+use crate::roster::{key_body, ledger_keys, system_entries};
+use crate::sequencer::{Preparer, Reply, Sequencer, Unit};
 use crate::store::Store;
 use crate::store::disk::Disk;
 use crate::store::lock::DirLock;
@@ -43,14 +44,51 @@ pub(super) fn refuse_unfinished_import(options: &NodeOptions) -> Result<(), Star
     })
 }
 
-/// The keys of this node, locked: two processes that sign with the same keys could sign two histories.
+/// The keys of this node, locked: two processes that sign with the same keys could sign two histories. A member's that
+/// have no record of what was signed last are withheld.
 pub(super) fn open_keys(
     options: &NodeOptions,
     node_id: NodeId,
+    store: &Store,
+    member: bool,
 ) -> Result<(Arc<Keys>, DirLock), StartError> {
-    let keys = KeyDir::open_or_create(&options.key_dir, options.origin.as_deref(), node_id)?;
+    let data_is_new = store.log().last().is_none() && store.applied().last_log_id.is_none();
+    let keys = KeyDir::open_or_create(
+        &options.key_dir,
+        options.origin.as_deref(),
+        node_id,
+        data_is_new && !options.importing,
+    )?;
     let lock = DirLock::take(&RealDisk, &options.key_dir)?;
+    if (member || options.importing) && LastSigned::load(&options.key_dir)?.is_none() {
+        keys.withhold(&options.key_dir);
+    }
     Ok((Arc::new(keys), lock))
+}
+
+/// As [`open_keys`] does for members, for a node that runs alone: once all its log is applied it is known whether the
+/// ledger was ever signed with this key. With one that its entries do not name, nothing was.
+pub(super) fn check_record(
+    options: &NodeOptions,
+    store: &Store,
+    keys: &Keys,
+) -> Result<(), StartError> {
+    if keys.withheld().is_some() || LastSigned::load(&options.key_dir)?.is_some() {
+        return Ok(());
+    }
+    let named = match ledger_keys(store, &keys.origin) {
+        Ok(named) => named,
+        // What cannot be read may well name it.
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => None,
+        Err(error) => return Err(ConsensusError::Stopped(error.to_string()).into()),
+    };
+    match named {
+        Some(named) if !named.names(keys.ledger.first()) => {
+            keys::begin_record(&options.key_dir, &keys.origin)?;
+        }
+        _ => keys.withhold(&options.key_dir),
+    }
+    Ok(())
 }
 
 /// Who this node is: what data and key directory agree on, or, where both are new, node 1 of a new cluster.
@@ -69,9 +107,9 @@ pub(super) fn identity(
             rule: format!(
                 "the data directory is of node {} of cluster {}, the key directory of node {} of cluster {}",
                 found.node_id,
-                hex(&found.cluster_id),
+                Hex(&found.cluster_id),
                 expected.node_id,
-                hex(&expected.cluster_id)
+                Hex(&expected.cluster_id)
             ),
             hint: "each node keeps its own two directories: a copy of another node's data is no new node; give it \
                    empty directories and a join token"
@@ -192,20 +230,20 @@ impl FirstEntries<'_> {
         node_id: NodeId,
         keys: &Keys,
     ) -> Result<(), StartError> {
-        if options.importing {
+        if options.importing || keys.withheld().is_some() {
             return Ok(());
         }
         let empty = self.store.applied().tree_size == TreeSize::EMPTY;
         if empty {
-            self.append(
-                SystemKind::Genesis,
-                Bytes::from_static(b"scribe-ledger/genesis/v1\n"),
-            )
-            .await?;
+            // It may be on its way already, from an attempt whose outcome is not known: there must be one.
+            let body = Bytes::from_static(b"scribe-ledger/genesis/v1\n");
+            let genesis =
+                |reply| (self.preparer).system_once(SystemKind::Genesis as u16, body, reply);
+            self.submit(genesis).await?;
         }
-        let ledger_key = key_body(None, 0x01, &keys.ledger.verifier_key().public_key());
+        let ledger_key = key_body(None, 0x01, &keys.ledger.first().public_key());
         let node_key = key_body(Some(node_id), 0x04, &keys.node.verifier_key().public_key());
-        let (ledger_known, any_ledger_key) = self.announced(SystemKind::LedgerKey, &ledger_key)?;
+        let (ledger_known, any_ledger_key) = self.ledger_key_named(keys)?;
         if !ledger_known {
             if any_ledger_key {
                 // The entries came from another copy of the ledger: say so before the new key is announced.
@@ -217,39 +255,109 @@ impl FirstEntries<'_> {
             }
             self.append(SystemKind::LedgerKey, ledger_key).await?;
         }
-        if !self.announced(SystemKind::NodeKey, &node_key)?.0 {
+        if !self.announced(SystemKind::NodeKey, &node_key)? {
             self.append(SystemKind::NodeKey, node_key).await?;
         }
         Ok(())
     }
 
-    /// Whether this body is announced by a system entry of this kind, and whether any of the kind is there.
-    fn announced(&self, kind: SystemKind, body: &Bytes) -> Result<(bool, bool), StartError> {
-        let (mut known, mut any) = (false, false);
-        let visited = system_entries(self.store, |subtype, found| {
-            if subtype == kind as u16 {
-                any = true;
-                known = found == &body[..];
-            }
+    /// Whether the ledger's entries name the key in `ledger.key`, as the newest or one that was replaced, and whether they
+    /// name any. One that was replaced is as good: a member that lacks its successor must not begin anew with it.
+    fn ledger_key_named(&self, keys: &Keys) -> Result<(bool, bool), StartError> {
+        match ledger_keys(self.store, &keys.origin) {
+            Ok(Some(named)) => Ok((named.names(keys.ledger.first()), true)),
+            Ok(None) => Ok((false, false)),
+            Err(error) => unreadable(&error).map(|()| (true, true)),
+        }
+    }
+
+    /// Whether this body is announced by a system entry of this kind.
+    fn announced(&self, kind: SystemKind, body: &Bytes) -> Result<bool, StartError> {
+        let mut known = false;
+        let visited = system_entries(self.store, |entry| {
+            known = entry.subtype == kind as u16 && entry.body == &body[..];
             known
         });
         match visited {
-            Ok(()) => Ok((known, any)),
-            // Damage in a sealed segment must not keep the rest from being served. What cannot be read was announced
-            // when it could: announcing it again would be the wrong guess.
-            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-                tracing::error!(%error, "a system entry cannot be read");
-                Ok((true, true))
-            }
-            Err(error) => Err(ConsensusError::Stopped(error.to_string()).into()),
+            Ok(()) => Ok(known),
+            Err(error) => unreadable(&error).map(|()| true),
         }
     }
 
     async fn append(&self, kind: SystemKind, body: Bytes) -> Result<(), StartError> {
+        self.submit(|reply| self.preparer.system(kind as u16, body, reply))
+            .await
+    }
+
+    async fn submit(&self, unit: impl FnOnce(Reply) -> Unit) -> Result<(), StartError> {
         let (sender, receiver) = oneshot::channel();
-        self.sequencer
-            .submit(self.preparer.system(kind as u16, body, Reply::One(sender)));
+        self.sequencer.submit(unit(Reply::One(sender)));
         outcome(receiver).await?;
         Ok(())
+    }
+}
+
+/// Damage in a sealed segment must not keep the rest from being served. What cannot be read was announced when it could:
+/// announcing it again would be the wrong guess.
+fn unreadable(error: &std::io::Error) -> Result<(), StartError> {
+    if error.kind() != std::io::ErrorKind::InvalidData {
+        return Err(ConsensusError::Stopped(error.to_string()).into());
+    }
+    tracing::error!(%error, "a system entry cannot be read");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use scribe_proof::index::LeafIndex;
+
+    use super::*;
+    use crate::node::Node;
+
+    /// One task runs at a time, so that an attempt can be given up before the sequencer has looked at it.
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_genesis_whose_outcome_is_unknown_is_not_written_twice() {
+        let directory = tempfile::tempdir().unwrap();
+        let empty = NodeOptions {
+            data_dir: directory.path().join("data"),
+            key_dir: directory.path().join("keys"),
+            disk_reserve_bytes: 0,
+            scrub_bytes_per_second: 0,
+            // Leads, and writes nothing by itself.
+            importing: true,
+            ..NodeOptions::default()
+        };
+        let node = Node::start(empty.clone()).await.unwrap();
+        let first_entries = FirstEntries {
+            store: &node.inner.store,
+            sequencer: &node.inner.sequencer,
+            preparer: &node.inner.preparer,
+        };
+        let options = NodeOptions {
+            importing: false,
+            ..empty
+        };
+        let write = || first_entries.write(&options, 1, &node.inner.keys);
+        {
+            let mut given_up = std::pin::pin!(write());
+            assert!(futures::poll!(&mut given_up).is_pending());
+        }
+        assert_eq!(node.applied_size(), TreeSize::EMPTY, "its outcome is known");
+        write().await.unwrap();
+        // And once more: nothing is missing.
+        write().await.unwrap();
+        let kinds: Vec<u16> = (0..node.applied_size().get())
+            .map(|index| {
+                let entry = node.inner.store.entry(LeafIndex::new(index)).unwrap();
+                entry.unwrap().parse().unwrap().subtype
+            })
+            .collect();
+        let expected = [
+            SystemKind::Genesis,
+            SystemKind::LedgerKey,
+            SystemKind::NodeKey,
+        ];
+        assert_eq!(kinds, expected.map(|kind| kind as u16));
+        node.shutdown().await;
     }
 }

@@ -8,11 +8,12 @@ use prost::Message as _;
 use tokio::time::Instant;
 
 use super::{Node, REQUEST_TIMEOUT, serving};
-use crate::cluster::files::{CERTIFICATE_VALIDITY, FilesError, hex};
+use crate::cluster::files::{CERTIFICATE_VALIDITY, FilesError};
 use crate::cluster::wire::{
     AdminAnswer, AdminRequest, JoinAnswer, JoinRequest, StatusAnswer, admin, kind, parts,
 };
 use crate::consensus::{ConsensusError, Leadership, Member, NodeId, PeerAddress};
+use crate::hex::hex;
 use crate::peer::{
     CallError, JoinToken, Lane, Redeem, Server, ServerStats, TokenBook, TokenError, Wait,
 };
@@ -141,7 +142,7 @@ impl Node {
         join_all(asked).await
     }
 
-    async fn ask_status(&self, id: NodeId) -> Result<StatusAnswer, String> {
+    pub(super) async fn ask_status(&self, id: NodeId) -> Result<StatusAnswer, String> {
         let wait = Wait::Deadline(STATUS_TIMEOUT);
         let body = self
             .inner
@@ -184,11 +185,13 @@ impl Node {
     }
 
     /// Has the leader carry out a request, for as long as one may take.
-    async fn ask_leader(&self, request: AdminRequest) -> Result<AdminAnswer, AdminError> {
+    pub(super) async fn ask_leader(
+        &self,
+        request: AdminRequest,
+    ) -> Result<AdminAnswer, AdminError> {
         let consensus = &self.inner.consensus;
         let deadline = Instant::now() + ADMIN_TIMEOUT;
-        let mut last = "no leader is known".to_owned();
-        let mut begun = false;
+        let mut asking = Asking::default();
         while Instant::now() < deadline {
             let leadership = *self.inner.leadership.borrow();
             let answer = match leadership {
@@ -222,30 +225,12 @@ impl Node {
                     AdminAnswer::unavailable("no leader is known".to_owned())
                 }
             };
-            match answer.outcome {
-                admin::DONE => return Ok(answer),
-                // An earlier leader may have made the change, and this one calls it wrong because it is made.
-                admin::REFUSED if begun => {
-                    return Err(AdminError::Unavailable(format!(
-                        "leadership moved while the change was asked for, and the next leader says: {}; the change may \
-                         have been made, look at `scribe cluster status`",
-                        answer.text
-                    )));
-                }
-                admin::REFUSED => {
-                    return Err(AdminError::Refused {
-                        rule: answer.text,
-                        hint: answer.hint,
-                    });
-                }
-                _ => {
-                    begun |= answer.begun;
-                    last = answer.text;
-                }
+            if let Some(settled) = asking.hear(answer) {
+                return settled;
             }
             tokio::time::sleep(ADMIN_PAUSE).await;
         }
-        Err(AdminError::Unavailable(last))
+        Err(AdminError::Unavailable(asking.last))
     }
 
     /// Carries out a request of `sender`, if this node leads.
@@ -321,6 +306,7 @@ impl Node {
                 }
                 Err(error) => Err(error),
             },
+            admin::ROTATE_KEY => return self.rotate_here().await,
             other => Err(ConsensusError::Refused(format!("unknown request {other}"))),
         };
         match done {
@@ -459,13 +445,15 @@ impl Node {
             )
             .map_err(FilesError::from)?;
         let (ca_certificate, ca_key) = files.ca_texts()?;
+        let mut ledger_keys = self.signing_texts().into_iter();
         Ok(JoinAnswer {
             cluster_id: Bytes::copy_from_slice(&files.cluster_id),
             node_id: admitted.node_id,
             certificate,
             ca_certificate,
             ca_key,
-            ledger_key: self.inner.keys.ledger.to_text(),
+            ledger_key: ledger_keys.next().unwrap_or_default(),
+            more_ledger_keys: ledger_keys.collect(),
         })
     }
 
@@ -518,4 +506,95 @@ fn check_address(address: &PeerAddress) -> Result<(), AdminError> {
         }
     }
     Ok(())
+}
+
+/// What was heard while a change was asked for, of one leader after another.
+#[derive(Debug)]
+struct Asking {
+    /// Whether one of them began the change and could not say what became of it.
+    begun: bool,
+    /// Why it is not done, in the words of the last one.
+    last: String,
+}
+
+impl Default for Asking {
+    fn default() -> Self {
+        Self {
+            begun: false,
+            last: "no leader is known".to_owned(),
+        }
+    }
+}
+
+impl Asking {
+    /// What the asker is told, if this answer settles it.
+    fn hear(&mut self, answer: AdminAnswer) -> Option<Result<AdminAnswer, AdminError>> {
+        match answer.outcome {
+            admin::DONE => Some(Ok(answer)),
+            // An earlier leader may have made the change, and this one calls it wrong because it is made.
+            admin::REFUSED if self.begun => Some(Err(AdminError::Unavailable(format!(
+                "leadership moved while the change was asked for, and the next leader says: {}; the change may have \
+                 been made, look at `scribe cluster status`",
+                answer.text
+            )))),
+            admin::REFUSED => Some(Err(AdminError::Refused {
+                rule: answer.text,
+                hint: answer.hint,
+            })),
+            _ => {
+                self.begun |= answer.begun;
+                self.last = answer.text;
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused() -> AdminAnswer {
+        AdminAnswer {
+            outcome: admin::REFUSED,
+            text: "node 3 is no member".to_owned(),
+            ..AdminAnswer::default()
+        }
+    }
+
+    fn begun() -> AdminAnswer {
+        AdminAnswer {
+            begun: true,
+            ..AdminAnswer::unavailable("leadership was lost".to_owned())
+        }
+    }
+
+    #[test]
+    fn a_change_that_was_not_begun_is_refused_by_whoever_refuses_it() {
+        let mut asking = Asking::default();
+        let nobody = AdminAnswer::unavailable("no leader".to_owned());
+        assert!(asking.hear(nobody).is_none());
+        assert!(matches!(
+            asking.hear(refused()),
+            Some(Err(AdminError::Refused { .. }))
+        ));
+        assert!(matches!(asking.hear(AdminAnswer::default()), Some(Ok(_))));
+    }
+
+    #[test]
+    fn a_change_that_was_begun_is_not_called_refused_by_the_next_leader() {
+        let mut asking = Asking::default();
+        assert!(asking.hear(begun()).is_none());
+        // The next ones do not know of it.
+        let nobody = AdminAnswer::unavailable("no leader".to_owned());
+        assert!(asking.hear(nobody).is_none());
+        assert_eq!(asking.last, "no leader");
+        match asking.hear(refused()) {
+            Some(Err(AdminError::Unavailable(text))) => {
+                assert!(text.contains("may have been made"), "{text}");
+                assert!(text.contains("node 3 is no member"), "{text}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 }

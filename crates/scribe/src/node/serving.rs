@@ -3,6 +3,7 @@
 //! Raft's messages go to the consensus module as they are. Everything else is answered here, as a client of the node
 //! would be: a forwarded write is appended if this node leads, and never carried on.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -10,19 +11,21 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use prost::Message as _;
 use scribe_proof::index::TreeSize;
+use scribe_proof::leaf::SystemKind;
 use tokio::sync::Semaphore;
 
 use super::{Inner, Node};
 use crate::cluster::wire::{
     AdminRequest, CheckpointMessage, CosignAnswer, CosignRequest, ForwardAnswer, ForwardRequest,
-    JobMessage, JoinRequest, Malformed, OutcomeMessage, PublishRequest, StatusAnswer, code, kind,
-    parts,
+    Job, JoinRequest, LedgerKeysMessage, Malformed, OutcomeMessage, PublishRequest, StatusAnswer,
+    code, kind, parts,
 };
 use crate::consensus::rpc::check_count;
 use crate::consensus::{AnswerError, ConsensusNode, Leadership, NodeId};
 use crate::error::AppendError;
 use crate::limits;
 use crate::peer::{Handler, Lane, RefusalCode, RemoteError, Request, Response};
+use crate::roster;
 
 /// The node, as its peers see it.
 pub(super) struct Service {
@@ -91,6 +94,7 @@ impl Handler for Service {
                 return match answer {
                     Ok(parts) => Ok(Response { parts }),
                     Err(AnswerError::Failed(text)) => Err(unavailable(text)),
+                    Err(AnswerError::Refused(error)) => Err(refused(&error.to_string())),
                     Err(error) => Err(malformed(&error)),
                 };
             }
@@ -105,7 +109,7 @@ impl Handler for Service {
 async fn answer(node: &Node, sender: NodeId, request: Request) -> Result<Response, RemoteError> {
     let body = request.body;
     match request.kind {
-        kind::FORWARD => forward(node, body).await,
+        kind::FORWARD => forward(node, sender, body).await,
         kind::COSIGN => {
             let request = CosignRequest::decode(body).map_err(|error| malformed(&error))?;
             let cosigned = node.inner.publisher.cosign(TreeSize::new(request.size));
@@ -144,6 +148,11 @@ async fn answer(node: &Node, sender: NodeId, request: Request) -> Result<Respons
             taken.map_err(unavailable)?;
             Ok(Response::default())
         }
+        kind::LEDGER_KEYS => {
+            let message = LedgerKeysMessage::decode(body).map_err(|error| malformed(&error))?;
+            let answer = node.ledger_keys_message(message).await;
+            Ok(reply(&answer.map_err(|reason| refused(&reason))?))
+        }
         kind::STATUS => Ok(reply(&status(node).await)),
         kind::ADMIN => {
             let request = AdminRequest::decode(body).map_err(|error| malformed(&error))?;
@@ -155,14 +164,33 @@ async fn answer(node: &Node, sender: NodeId, request: Request) -> Result<Respons
     }
 }
 
+/// Whether a member may have this written. The ledger's own entries are the leader's to write; a member announces its own
+/// key and nothing else, so that no single one names keys for others or for the ledger.
+fn may_forward(sender: NodeId, job: &Job) -> Result<(), Malformed> {
+    let Job::System { subtype, body } = job else {
+        return Ok(());
+    };
+    let own = *subtype == SystemKind::NodeKey as u16
+        && roster::parse_node_key(body).is_some_and(|(id, _)| id == sender);
+    if own {
+        return Ok(());
+    }
+    Err(Malformed(format!(
+        "a system entry of subtype {subtype}: a member announces its own key and nothing else"
+    )))
+}
+
 /// Appends what another node's clients want written, if this node leads.
-async fn forward(node: &Node, body: Bytes) -> Result<Response, RemoteError> {
+async fn forward(node: &Node, sender: NodeId, body: Bytes) -> Result<Response, RemoteError> {
     check_count(&body, 1, limits::FRAME_OPERATIONS_MAX).map_err(|error| malformed(&error))?;
     let request = ForwardRequest::decode(body).map_err(|error| malformed(&error))?;
     let jobs = request
         .jobs
         .into_iter()
-        .map(JobMessage::job)
+        .map(|message| {
+            let job = message.job()?;
+            may_forward(sender, &job).map(|()| job)
+        })
         .collect::<Result<Vec<_>, Malformed>>()
         .map_err(|error| malformed(&error))?;
     let leads = matches!(*node.inner.leadership.borrow(), Leadership::Leading { .. });
@@ -205,6 +233,7 @@ pub(super) async fn status(node: &Node) -> StatusAnswer {
         tree_size: size.get(),
         root: root.map_or_else(Bytes::new, |root| Bytes::copy_from_slice(root.as_bytes())),
         not_ready: node.ready().err(),
+        leaving: node.inner.leaving.load(Ordering::Relaxed),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         catch_up_done,
         catch_up_total,

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
@@ -15,16 +15,17 @@ use tokio::task::JoinHandle;
 
 use super::background::{follow_seals, start_scrubber, watch_disk};
 use super::beginning::{
-    check_last_signed, check_not_older, identity, open_keys, refuse_unfinished_import,
+    check_last_signed, check_not_older, check_record, identity, open_keys, refuse_unfinished_import,
 };
 use super::serving::Service;
 use super::{
-    Inner, Node, NodeOptions, RECOVERY_TIMEOUT, ScrubStats, StartError, store_options, upkeep,
+    Inner, Node, NodeOptions, RECOVERY_TIMEOUT, ScrubStats, StartError, rotation, store_options,
+    upkeep,
 };
 use crate::barrier::ReadBarrier;
 use crate::cluster::files::ClusterFiles;
 use crate::cluster::forward::Forwarder;
-use crate::consensus::{ConsensusError, ConsensusNode, Leadership, NodeId, PeerAddress, Transport};
+use crate::consensus::{ConsensusError, ConsensusNode, NodeId, PeerAddress, Transport};
 use crate::keys::Keys;
 use crate::peer::{PeerOptions, Pool, Security, Server};
 use crate::publisher::Publisher;
@@ -34,9 +35,6 @@ use crate::store::index::IndexKind;
 use crate::store::lock::DirLock;
 use crate::store::real_disk::RealDisk;
 use crate::store::{OpenReport, Store};
-
-/// How long a leader that stops tries to hand leadership over.
-const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What opening the directories gave.
 struct Opened {
@@ -119,9 +117,25 @@ impl Node {
                 let members = BTreeMap::from([(node_id, own_address.clone())]);
                 consensus.initialize(members).await?;
             }
+            let voters = consensus.voters();
+            // A group that was just begun has none to name yet.
+            if voters.iter().any(|id| *id != node_id) {
+                return Err(StartError::Identity {
+                    rule: format!(
+                        "`{}` holds the data of node {node_id} of a cluster with the voters {voters:?}, but `{}` is not \
+                         that node's key directory",
+                        options.data_dir.display(),
+                        options.key_dir.display()
+                    ),
+                    hint: "a copy of a member's data is no node: join with empty directories and a token, or begin a new \
+                           ledger with it (`scribe export`, then `scribe import`)"
+                        .to_owned(),
+                });
+            }
             // Leading with an entry of the own term applied means: everything the log holds is applied too.
             consensus.wait_leading(RECOVERY_TIMEOUT).await?;
             check_last_signed(&options, &store, &keys)?;
+            check_record(&options, &store, &keys)?;
         }
         let disk_full = Arc::new(AtomicBool::new(false));
         let (sequencer, sequencer_task) = Sequencer::start(
@@ -138,6 +152,7 @@ impl Node {
             options.key_dir.clone(),
             options.world.clone(),
             Duration::from_millis(options.publish_interval_ms),
+            options.witnesses.clone(),
         );
         let disk_task = watch_disk(
             store.clone(),
@@ -174,6 +189,7 @@ impl Node {
                 files,
                 tls,
                 raft_server: Mutex::new(None),
+                rotating: tokio::sync::Mutex::new(()),
             }),
         };
         if let Some(port) = port {
@@ -183,6 +199,10 @@ impl Node {
                 .map_err(|error| listen_error(&node.inner.options.raft_addr, &error))?;
             *node.inner.raft_server.lock() = Some(server);
             node.spawn(upkeep::bootstrap(Arc::downgrade(&node.inner)));
+            node.spawn(rotation::keep_up(Arc::downgrade(&node.inner)));
+            node.spawn(upkeep::part_with_those_who_left(Arc::downgrade(
+                &node.inner,
+            )));
         } else {
             upkeep::lead(&node).await?;
         }
@@ -225,43 +245,6 @@ impl Node {
         drop(self.inner.key_lock.lock().take());
         let store = self.inner.store.clone();
         let _ = tokio::task::spawn_blocking(move || store.shutdown()).await;
-    }
-
-    /// Gives leadership to the voter whose log is closest, so that a planned stop costs no election. If nobody takes it
-    /// in time the others elect one among themselves.
-    pub async fn hand_over(&self) {
-        let consensus = &self.inner.consensus;
-        let mut leadership = consensus.leadership();
-        if !matches!(*leadership.borrow(), Leadership::Leading { .. }) {
-            return;
-        }
-        let deadline = Instant::now() + HAND_OVER_TIMEOUT;
-        let mut candidates: Vec<_> = consensus
-            .members()
-            .into_iter()
-            .filter(|member| member.voter && member.node_id != consensus.node_id())
-            .filter(|member| {
-                member
-                    .last_seen
-                    .is_some_and(|seen| seen < HAND_OVER_TIMEOUT)
-            })
-            .collect();
-        candidates.sort_by_key(|member| std::cmp::Reverse(member.matched));
-        for candidate in candidates {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || consensus.transfer_leader(candidate.node_id).await.is_err() {
-                continue;
-            }
-            let gone =
-                leadership.wait_for(|leadership| !matches!(leadership, Leadership::Leading { .. }));
-            if tokio::time::timeout(left.min(HAND_OVER_TIMEOUT / 2), gone)
-                .await
-                .is_ok()
-            {
-                tracing::info!(to = candidate.node_id, "leadership was handed over");
-                return;
-            }
-        }
     }
 }
 
@@ -338,7 +321,7 @@ async fn open(
         // A node alone is asked once all of its log is applied.
         Ok(())
     };
-    let keys = checked.and_then(|()| open_keys(options, identity.node_id));
+    let keys = checked.and_then(|()| open_keys(options, identity.node_id, &store, files.is_some()));
     let keys = keys.and_then(|keys| {
         // The data directory has its identity by now. A crash right here leaves it without the mark; the next start
         // sets it before anything is promised.

@@ -23,6 +23,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 const SEED_INTERVAL: Duration = Duration::from_millis(200);
 /// After how many looks those that do not answer are named.
 const SEED_LOOKS_QUIET: u32 = 25;
+/// How long a node that may sign nothing leads before it hands over.
+const WITHHELD_PAUSE: Duration = Duration::from_secs(2);
 const CALL: Wait = Wait::Deadline(Duration::from_secs(2));
 
 /// Follows leadership for as long as the node lives.
@@ -63,6 +65,23 @@ pub(super) async fn run(inner: Weak<Inner>) {
     }
 }
 
+/// Closes the connections of each node that was removed, in both directions, as soon as the change is committed here. A
+/// connection that stood before it would otherwise stand for as long as the removed node likes.
+pub(super) async fn part_with_those_who_left(inner: Weak<Inner>) {
+    let Some(consensus) = inner.upgrade().map(|inner| inner.consensus.clone()) else {
+        return;
+    };
+    let left = |id| {
+        let Some(inner) = inner.upgrade() else { return };
+        if let Some(server) = &*inner.raft_server.lock() {
+            server.cut(id);
+        }
+        inner.consensus.forget_peer(id);
+        tracing::info!(node = id, "a node was removed; its connections are closed");
+    };
+    consensus.follow_departures(left).await;
+}
+
 /// As leader: the ledger has its first entries, the others know this node's address.
 pub(super) async fn lead(node: &Node) -> Result<(), StartError> {
     let inner = &node.inner;
@@ -75,6 +94,14 @@ pub(super) async fn lead(node: &Node) -> Result<(), StartError> {
         .is_some_and(|known| known != own)
     {
         inner.consensus.set_address(node_id, own).await?;
+    }
+    if inner.keys.withheld().is_some() {
+        // It takes no writes and signs nothing: let somebody lead who can. If nobody can, leadership goes round slowly.
+        while !node.is_alone() {
+            tokio::time::sleep(WITHHELD_PAUSE).await;
+            node.hand_over().await;
+        }
+        return Ok(());
     }
     let first_entries = FirstEntries {
         store: &inner.store,

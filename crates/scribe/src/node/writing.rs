@@ -197,6 +197,10 @@ impl Node {
     }
 
     fn submit(&self, job: Job, reply: Reply) {
+        // What may be an older copy takes nothing that a newer one would have to forget.
+        if let Some(reason) = self.inner.keys.withheld() {
+            return reply.send(Err(AppendError::Unavailable(reason.to_owned())));
+        }
         // Clients and other nodes' keys are served before this leader has written the first entry, which must stay the
         // first. It writes that past this function, and then whoever was refused here is heard.
         if !self.inner.begun.load(Ordering::Relaxed) {

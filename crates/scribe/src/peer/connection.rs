@@ -128,13 +128,9 @@ impl Connection {
         totals: &Arc<Totals>,
         open: Arc<AtomicU64>,
     ) -> Result<Connection, CallError> {
-        let stream = timeout(dial.timeouts.connect(), TcpStream::connect(&dial.address))
+        let stream = socket::connect(&dial.address, dial.timeouts.connect())
             .await
-            .map_err(|_| {
-                let ms = dial.timeouts.connect_ms;
-                CallError::unreachable(format!("{} did not accept within {ms} ms", dial.address))
-            })?
-            .map_err(|error| CallError::unreachable(format!("{}: {error}", dial.address)))?;
+            .map_err(|why| CallError::unreachable(format!("{}: {why}", dial.address)))?;
         socket::prepare(&stream, dial.timeouts.progress());
         let activity = Arc::new(Activity::new(Arc::clone(totals)));
         let (reader, writer) = timeout(

@@ -122,6 +122,10 @@ pub(super) async fn greet(
     let judged = Hello::parse(&hello).and_then(|hello| {
         let sender = judge(&hello, certificate.as_deref(), shared)?;
         shared.admit(id, sender)?;
+        // Again, now that `Server::cut` would find it: it may have been removed in between.
+        if let Some(sender) = sender {
+            shared.handler.admit(sender)?;
+        }
         Ok((hello, sender))
     });
     let (hello, sender) = match judged {

@@ -29,12 +29,13 @@ mod socket;
 pub mod tls;
 pub mod token;
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+
+use crate::limits;
 
 pub use self::frame::{PROTOCOL, PROTOCOL_MIN};
 pub use self::join::{join_call, join_call_plain};
@@ -104,12 +105,15 @@ pub enum Security {
 /// How long to wait for what.
 #[derive(Debug, Clone)]
 pub struct PeerTimeouts {
-    /// Until a TCP connection stands.
+    /// Until a TCP connection stands, for each address of a name.
     pub connect_ms: u64,
     /// Until TLS and hello are through.
     pub handshake_ms: u64,
-    /// How long a connection may take none of the bytes that wait for it.
+    /// How long a connection may take none of the bytes that wait for it, and an append or a piece of a segment may
+    /// stand still.
     pub progress_ms: u64,
+    /// How long the answer to a small request may take, such as a follower's for a read.
+    pub request_ms: u64,
     /// Pause after the first failed connection; doubles with each further one.
     pub backoff_first_ms: u64,
     /// Longest pause.
@@ -122,9 +126,10 @@ pub struct PeerTimeouts {
 impl Default for PeerTimeouts {
     fn default() -> Self {
         Self {
-            connect_ms: 2_000,
+            connect_ms: limits::PEER_CONNECT_MS,
             handshake_ms: 5_000,
-            progress_ms: 10_000,
+            progress_ms: limits::PEER_PROGRESS_MS,
+            request_ms: limits::PEER_REQUEST_MS,
             backoff_first_ms: 100,
             backoff_max_ms: 5_000,
             ping_ms: 15_000,
@@ -149,8 +154,14 @@ impl PeerTimeouts {
         Duration::from_millis(self.handshake_ms)
     }
 
-    pub(super) fn progress(&self) -> Duration {
+    /// How long a call whose bytes take their time may stand still.
+    pub fn progress(&self) -> Duration {
         Duration::from_millis(self.progress_ms)
+    }
+
+    /// How long a small request may take in all.
+    pub fn request(&self) -> Duration {
+        Duration::from_millis(self.request_ms)
     }
 
     pub(super) fn ping(&self) -> Duration {
@@ -346,13 +357,4 @@ pub trait Handler: Send + Sync + 'static {
 
     /// Longest body of a kind. Never more than [`crate::limits::PEER_BODY_LENGTH_MAX`] is read.
     fn body_length_max(&self, lane: Lane, kind: u8) -> usize;
-}
-
-/// Hexadecimal, as in certificates.
-pub(super) struct Hex<'a>(pub &'a [u8]);
-
-impl fmt::Display for Hex<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
 }

@@ -24,7 +24,8 @@ use scribe_proof::hash::sha256;
 use time::OffsetDateTime;
 use x509_parser::extensions::GeneralName;
 
-use super::{Hex, NodeId};
+use super::NodeId;
+use crate::hex::Hex;
 use crate::world::World;
 
 /// How long a CA is valid: longer than anybody wants to think about it.

@@ -15,7 +15,7 @@ use super::connection::{Dial, Patience};
 use super::frame::Totals;
 use super::pki::PeerName;
 use super::slot::Slot;
-use super::{CallError, Lane, NodeId, PeerOptions, Security, Wait};
+use super::{CallError, Lane, NodeId, PeerOptions, PeerTimeouts, Security, Wait};
 
 /// Connections to other nodes. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -79,6 +79,11 @@ impl Pool {
                 next_forward: AtomicUsize::new(0),
             }),
         }
+    }
+
+    /// How long it waits for what.
+    pub fn timeouts(&self) -> &PeerTimeouts {
+        &self.inner.options.timeouts
     }
 
     /// Asks a node and waits for its answer. The parts are sent one after another as one body, long ones without being

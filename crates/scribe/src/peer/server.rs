@@ -135,6 +135,17 @@ impl Server {
         self.shared.tasks.wait().await;
     }
 
+    /// Closes every connection of a node at once, its requests at work included. Whether it may come back is
+    /// [`Handler::admit`]'s to say, which must refuse it before this is called.
+    pub fn cut(&self, sender: NodeId) {
+        let registry = self.shared.registry.lock();
+        for (other, closed) in registry.open.values() {
+            if *other == Some(sender) {
+                closed.cancel();
+            }
+        }
+    }
+
     /// Counts.
     pub fn stats(&self) -> ServerStats {
         let shared = &self.shared;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use prost::Message as _;
 use scribe_proof::hash::Hash;
@@ -72,17 +73,42 @@ pub(super) fn judge(
     }
 }
 
+/// Voters that were asked and have not answered yet.
+pub(super) type Asked = FuturesUnordered<BoxFuture<'static, (NodeId, Result<Found, String>)>>;
+
+/// What came of asking the voters.
+pub(super) struct Answers {
+    pub agreement: Agreement,
+    /// Those that may still answer.
+    pub asked: Asked,
+    /// Those that failed to.
+    pub missing: Vec<NodeId>,
+}
+
+/// Asks nodes for their root at `size`.
+pub(super) fn ask(
+    consensus: &ConsensusNode,
+    nodes: impl Iterator<Item = NodeId>,
+    size: TreeSize,
+) -> Asked {
+    nodes
+        .map(|id| {
+            let consensus = consensus.clone();
+            let asked = async move { (id, ask_one(&consensus, id, size).await) };
+            Box::pin(asked) as BoxFuture<'static, _>
+        })
+        .collect()
+}
+
 /// Asks every other voter for its root at `size`, until a majority agrees or all have answered or failed to.
-pub(super) async fn ask_voters(consensus: &ConsensusNode, own: Hash, size: TreeSize) -> Agreement {
+pub(super) async fn ask_voters(consensus: &ConsensusNode, own: Hash, size: TreeSize) -> Answers {
     let voters = consensus.voters();
-    let leader_votes = voters.contains(&consensus.node_id());
-    let mut asked: FuturesUnordered<_> = voters
-        .iter()
-        .copied()
-        .filter(|id| *id != consensus.node_id())
-        .map(|id| async move { (id, ask(consensus, id, size).await) })
-        .collect();
+    let own_id = consensus.node_id();
+    let leader_votes = voters.contains(&own_id);
+    let others = voters.iter().copied().filter(|id| *id != own_id);
+    let mut asked = ask(consensus, others, size);
     let mut found = BTreeMap::new();
+    let mut missing = Vec::new();
     let mut agreed = false;
     loop {
         let next = if agreed {
@@ -105,6 +131,7 @@ pub(super) async fn ask_voters(consensus: &ConsensusNode, own: Hash, size: TreeS
             }
             Some((id, Err(reason))) => {
                 tracing::debug!(node = id, %size, reason, "a voter did not cosign");
+                missing.push(id);
             }
             None => break,
         }
@@ -113,10 +140,14 @@ pub(super) async fn ask_voters(consensus: &ConsensusNode, own: Hash, size: TreeS
             Agreement::Agreed(_)
         );
     }
-    judge(own, leader_votes, &found, voters.len())
+    Answers {
+        agreement: judge(own, leader_votes, &found, voters.len()),
+        asked,
+        missing,
+    }
 }
 
-async fn ask(consensus: &ConsensusNode, id: NodeId, size: TreeSize) -> Result<Found, String> {
+async fn ask_one(consensus: &ConsensusNode, id: NodeId, size: TreeSize) -> Result<Found, String> {
     let request = parts(&CosignRequest { size: size.get() });
     let body = consensus
         .call(

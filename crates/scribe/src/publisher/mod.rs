@@ -8,25 +8,39 @@
 //!
 //! A leader that is outvoted hands leadership to a voter that is right, signs nothing more, and stops.
 //!
+//! Which keys sign is what the applied entries say (`signers`): two of them while one takes the place of the other.
+//! Cosignatures that come late are merged in (`late`). Without a record of what was signed last, nothing is signed.
+//!
 //! Publishing happens on an interval when there are new user entries, and at once when somebody waits for it. A node
 //! that does not lead shows the checkpoints the leader sends it, and asks for one when somebody waits.
 
 mod agree;
+mod late;
+mod shown;
+mod signers;
+mod witnesses;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use prost::Message as _;
+use scribe_client::witness::WitnessAddress;
 use scribe_proof::checkpoint::{Checkpoint, SignedCheckpoint};
 use scribe_proof::cosignature;
 use scribe_proof::hash::Hash;
 use scribe_proof::index::TreeSize;
+use scribe_proof::key::{SigningKey, VerifierKey};
 use scribe_proof::note::Signature;
+use scribe_proof::rotation::LedgerKeys;
+use scribe_proof::witness::Cosignature;
 use tokio::sync::{Notify, watch};
 
-use agree::Agreement;
+use agree::{Agreement, Answers};
+use shown::Witnessed;
+use witnesses::Outside;
 
 use crate::cluster::wire::{CheckpointMessage, PublishRequest, kind, parts};
 use crate::consensus::{
@@ -39,6 +53,8 @@ use crate::peer::{Lane, Wait};
 use crate::roster;
 use crate::store::Store;
 use crate::world::World;
+
+pub use witnesses::OutsideStats;
 
 /// How long a node waits to apply the entries of a head it is asked about or shown.
 const APPLY_WAIT: Duration = Duration::from_secs(1);
@@ -54,7 +70,7 @@ pub struct Published {
     pub size: TreeSize,
     /// Root hash.
     pub root: Hash,
-    /// The signed note: checkpoint, ledger signature, node cosignatures.
+    /// The signed note: checkpoint, ledger signature, cosignatures of nodes and outside witnesses.
     pub note: String,
 }
 
@@ -78,8 +94,18 @@ struct Shared {
     /// Largest tree size anybody waits for.
     wanted_size: AtomicU64,
     newest: watch::Sender<Option<Arc<Published>>>,
+    /// Outside witnesses that are asked for cosignatures, and whose cosignatures are kept.
+    outside: Vec<Outside>,
+    witnessed: Witnessed,
     /// Held while a head is recorded as signed: one at a time, in order.
     signing: tokio::sync::Mutex<()>,
+    /// The ledger's keys as they were last read from its entries.
+    known_keys: Mutex<Option<LedgerKeys>>,
+    /// Why nothing may be signed any more.
+    failed: watch::Sender<Option<String>>,
+    /// The task that waits for late cosignatures of the newest checkpoint: one at a time, so that a voter that hangs does
+    /// not gather calls.
+    collecting: Mutex<Option<tokio::task::AbortHandle>>,
 }
 
 /// Why nothing may be signed any more. The node stops.
@@ -103,6 +129,14 @@ enum SignError {
     #[error("{0}")]
     Keys(String),
     #[error(
+        "this node cosigned a tree of {signed} leaves and remembers none larger than {remembered}: its key directory is \
+         an older copy, or a copy of this node runs elsewhere; put a new node in its place (`scribe cluster replace`)"
+    )]
+    Forgotten {
+        signed: TreeSize,
+        remembered: TreeSize,
+    },
+    #[error(
         "this node's root hash at tree size {size} is {found}, voters {by:?} agree on {root}: this node's data is \
          damaged"
     )]
@@ -124,6 +158,7 @@ impl Publisher {
         key_dir: PathBuf,
         world: World,
         interval: Duration,
+        outside: Vec<WitnessAddress>,
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let (newest_sender, newest) = watch::channel(None);
         let (failed_sender, failed) = watch::channel(None);
@@ -137,17 +172,25 @@ impl Publisher {
             wanted: Notify::new(),
             wanted_size: AtomicU64::new(0),
             newest: newest_sender,
+            outside: open_witnesses(outside),
+            witnessed: Witnessed::default(),
             signing: tokio::sync::Mutex::new(()),
+            known_keys: Mutex::new(None),
+            failed: failed_sender,
+            collecting: Mutex::new(None),
         });
         let task = Task {
             leadership,
             interval,
             shared: Arc::clone(&shared),
         };
+        let witnesses = witnesses::start(&shared, &task.leadership);
         let handle = tokio::spawn(async move {
+            let shared = Arc::clone(&task.shared);
+            // They end with this task.
+            let _witnesses = witnesses;
             if let Err(error) = task.run().await {
-                tracing::error!(%error, "nothing may be signed any more");
-                let _ = failed_sender.send(Some(error.to_string()));
+                shared.fail(&error);
             }
         });
         (
@@ -163,6 +206,19 @@ impl Publisher {
     /// The newest published checkpoint.
     pub fn newest(&self) -> Option<Arc<Published>> {
         self.newest.borrow().clone()
+    }
+
+    /// The checkpoint of at least `size` leaves that most outside witnesses cosigned, or else the newest if it has as
+    /// many leaves.
+    pub fn covering(&self, size: TreeSize) -> Option<Arc<Published>> {
+        let newest = self.newest().filter(|newest| newest.size >= size);
+        self.shared.witnessed.covering(size).or(newest)
+    }
+
+    /// The outside witnesses and what is known of each.
+    pub fn outside(&self) -> impl Iterator<Item = (&VerifierKey, &OutsideStats)> {
+        let outside = self.shared.outside.iter();
+        outside.map(|witness| (witness.key(), witness.stats()))
     }
 
     /// Waits for a checkpoint of at least `size` leaves, and has one made if need be.
@@ -181,6 +237,9 @@ impl Publisher {
                 }
                 if let Some(reason) = self.failed.borrow().as_ref() {
                     return Err(PublishError::Unavailable(reason.clone()));
+                }
+                if let Some(reason) = self.shared.keys.withheld() {
+                    return Err(PublishError::Unavailable(reason.to_owned()));
                 }
                 self.shared
                     .wanted_size
@@ -221,6 +280,9 @@ impl Publisher {
     /// Entries below `size` are not applied here in time, the tree cannot be read, or the head contradicts one that was
     /// signed before.
     pub async fn cosign(&self, size: TreeSize) -> Result<(Hash, Signature), String> {
+        if let Some(reason) = self.shared.keys.withheld() {
+            return Err(reason.to_owned());
+        }
         self.shared.wait_applied(size).await?;
         let root = self
             .shared
@@ -285,9 +347,16 @@ impl Shared {
 
     /// A head once signed is never contradicted: the root at the last signed size is recomputed first.
     async fn check_last_signed(&self, size: TreeSize) -> Result<(), SignError> {
+        if let Some(reason) = self.failed.borrow().clone() {
+            return Err(SignError::Keys(reason));
+        }
         let last =
             LastSigned::load(&self.key_dir).map_err(|error| SignError::Keys(error.to_string()))?;
-        let Some(last) = last else { return Ok(()) };
+        let Some(last) = last else {
+            // It was there when this node started, or nothing would have come this far.
+            let reason = "the record of what was signed last is gone from the key directory";
+            return Err(SignError::Keys(reason.to_owned()));
+        };
         if last.size > size {
             return Err(SignError::Behind {
                 found: size,
@@ -329,34 +398,92 @@ impl Shared {
             .map_err(|error| SignError::Keys(error.to_string()))
     }
 
-    /// Makes a checkpoint the newest, unless a larger one is shown already, or one of the same size with more
-    /// signatures.
-    fn show(&self, published: Published) {
+    /// Nothing is signed from here on, and the node stops.
+    fn fail(&self, error: &SignError) {
+        tracing::error!(%error, "nothing may be signed any more");
+        self.failed.send_if_modified(|failed| {
+            let first = failed.is_none();
+            failed.get_or_insert_with(|| error.to_string());
+            first
+        });
+    }
+
+    /// Makes a checkpoint the newest, unless a larger one is shown already. One of a head that is shown adds its
+    /// signatures to it. Every line of it was verified.
+    fn show(&self, mut published: Published) {
+        // Outside cosignatures of this head that came before this note, in another one.
+        let kept = self.witnessed.of_size(published.size);
+        if let Some(note) = kept.and_then(|kept| shown::merged(&published.note, &kept.note)) {
+            published.note = note;
+        }
         self.newest.send_if_modified(|newest| {
-            let better = newest.as_ref().is_none_or(|shown| {
-                published.size > shown.size
-                    || (published.size == shown.size && published.note.len() > shown.note.len())
-            });
-            if better {
-                *newest = Some(Arc::new(published));
+            match newest.as_ref() {
+                Some(shown) if published.size < shown.size => return false,
+                Some(shown) if published.size == shown.size => {
+                    match shown::merged(&shown.note, &published.note) {
+                        Some(note) => published.note = note,
+                        None => return false,
+                    }
+                }
+                _ => {}
             }
-            better
+            *newest = Some(Arc::new(published.clone()));
+            true
+        });
+        self.keep_witnessed(published);
+    }
+
+    /// Keeps what outside witnesses cosigned for receipts, also if it came too late to be the newest.
+    fn keep_witnessed(&self, published: Published) {
+        if self.outside.is_empty() {
+            return;
+        }
+        let Ok(signed) = SignedCheckpoint::parse(&published.note) else {
+            return;
+        };
+        for outside in &self.outside {
+            if let Ok(Some(timestamp_s)) = cosignature::find(signed.note(), outside.key()) {
+                outside.saw(published.size, timestamp_s);
+            }
+        }
+        self.witnessed.keep(published, |signed| {
+            shown::count_lines(signed, self.outside.iter().map(Outside::key))
+        });
+    }
+
+    /// Adds what an outside witness signed to the checkpoint it was asked about, shows that, and tells the other nodes.
+    fn add_cosignature(&self, published: &Published, cosignature: Cosignature) {
+        let Ok(mut signed) = SignedCheckpoint::parse(&published.note) else {
+            return;
+        };
+        if let Err(error) = signed.add_signature(cosignature.signature) {
+            tracing::warn!(%error, "a cosignature does not fit into the checkpoint");
+            return;
+        }
+        let note = signed.to_text();
+        self.tell(&note);
+        self.show(Published {
+            note,
+            ..published.clone()
         });
     }
 
     async fn take(&self, note: &str) -> Result<(), String> {
         let signed = SignedCheckpoint::parse(note).map_err(|error| error.to_string())?;
-        let checkpoint = signed
-            .verify(self.keys.ledger.verifier_key())
-            .map_err(|error| error.to_string())?
-            .clone();
-        if checkpoint.origin != self.keys.origin {
+        let origin = &signed.checkpoint().origin;
+        if *origin != self.keys.origin {
             return Err(format!(
-                "the checkpoint is of `{}`, this ledger is `{}`",
-                checkpoint.origin, self.keys.origin
+                "the checkpoint is of `{origin}`, this ledger is `{}`",
+                self.keys.origin
             ));
         }
-        self.wait_applied(checkpoint.size).await?;
+        if let Err(error) = self.check_remembered(&signed) {
+            self.fail(&error);
+            return Err(error.to_string());
+        }
+        // Which keys sign is said by entries that may not be applied here yet.
+        self.wait_applied(signed.checkpoint().size).await?;
+        let checkpoint = self.check_signed(&signed)?;
         let own = self
             .root_at(checkpoint.size)
             .await
@@ -368,12 +495,41 @@ impl Shared {
                 checkpoint.size, checkpoint.root
             ));
         }
+        let nodes = roster::node_keys(&self.store, &self.keys.origin)
+            .map_err(|error| format!("the nodes' keys cannot be read: {error}"))?;
+        let ledger = self.ledger_keys().map_err(|error| error.to_string())?;
+        let known = ledger
+            .signing(self.store.applied().last_timestamp_ms)
+            .into_iter()
+            .chain(nodes.values())
+            .chain(self.outside.iter().map(Outside::key));
+        let signed = shown::with_known_lines(&signed, known)
+            .ok_or("the checkpoint has more signatures than fit")?;
         self.show(Published {
             size: checkpoint.size,
             root: checkpoint.root,
-            note: note.to_owned(),
+            note: signed.to_text(),
         });
         Ok(())
+    }
+
+    /// Sends a checkpoint to every other node. One that misses it asks when it needs it.
+    fn tell(&self, note: &str) {
+        let message = parts(&CheckpointMessage {
+            note: note.to_owned(),
+        });
+        for id in self.consensus.other_members() {
+            let (consensus, message) = (self.consensus.clone(), message.clone());
+            tokio::spawn(async move {
+                let wait = Wait::Deadline(APPLY_WAIT * 2);
+                let told = consensus
+                    .call(id, Lane::Control, kind::CHECKPOINT, message, wait)
+                    .await;
+                if let Err(error) = told {
+                    tracing::debug!(node = id, %error, "a checkpoint was not delivered");
+                }
+            });
+        }
     }
 
     /// Asks the leader for a checkpoint that covers what is waited for, or its newest.
@@ -417,6 +573,20 @@ impl Shared {
         let shown = self.newest.borrow().as_ref().map(|shown| shown.size.get());
         shown.is_none_or(|size| size < self.wanted_size.load(Ordering::Acquire))
     }
+}
+
+/// Clients of the configured witnesses. One whose client cannot be made is left out, which is said: checkpoints are
+/// published without its cosignature.
+fn open_witnesses(addresses: Vec<WitnessAddress>) -> Vec<Outside> {
+    let mut opened = Vec::with_capacity(addresses.len());
+    for address in addresses {
+        let name = address.key.name().to_owned();
+        match Outside::new(address) {
+            Ok(outside) => opened.push(outside),
+            Err(error) => tracing::error!(witness = name, %error, "a witness cannot be asked"),
+        }
+    }
+    opened
 }
 
 struct Task {
@@ -471,6 +641,9 @@ impl Task {
         if size == TreeSize::EMPTY || !new || !due {
             return Ok(());
         }
+        if shared.keys.withheld().is_some() || shared.signers()?.is_none() {
+            return Ok(());
+        }
         {
             let _signing = shared.signing.lock().await;
             if !shared.may_sign(size).await? {
@@ -480,7 +653,12 @@ impl Task {
         // Recomputed from the stored tree, not taken from a running sum: a bit that flipped in memory must not be
         // signed.
         let root = shared.root_at(size).await?;
-        let others = match agree::ask_voters(&shared.consensus, root, size).await {
+        let Answers {
+            agreement,
+            asked,
+            missing,
+        } = agree::ask_voters(&shared.consensus, root, size).await;
+        let others = match agreement {
             Agreement::Agreed(others) => others,
             Agreement::Open { answered, voters } => {
                 tracing::info!(%size, answered, voters, "too few voters have recomputed the tree head");
@@ -513,7 +691,12 @@ impl Task {
             .filter_map(|(id, found)| Some((id, found.signature?)))
             .collect();
         if let Some(note) = self.sign(size, root, &cosigned).await? {
-            self.tell(&note);
+            shared.tell(&note);
+            let late = late::collect(Arc::clone(shared), size, root, asked, missing);
+            let task = tokio::spawn(late).abort_handle();
+            if let Some(former) = shared.collecting.lock().replace(task) {
+                former.abort();
+            }
         }
         Ok(())
     }
@@ -531,11 +714,15 @@ impl Task {
         if !shared.may_sign(size).await? {
             return Ok(None);
         }
+        let Some(signers) = shared.signers()? else {
+            return Ok(None);
+        };
         shared.record_signed(size, root).await?;
         let checkpoint = Checkpoint::new(shared.keys.origin.clone(), size, root);
         let text = checkpoint.to_text();
-        let mut signed = SignedCheckpoint::sign(checkpoint, &[&shared.keys.ledger])
-            .map_err(|error| keys_error(&error))?;
+        let signers: Vec<&SigningKey> = signers.iter().map(|key| &**key).collect();
+        let mut signed =
+            SignedCheckpoint::sign(checkpoint, &signers).map_err(|error| keys_error(&error))?;
         signed
             .add_signature(shared.cosignature(&text)?)
             .map_err(|error| keys_error(&error))?;
@@ -560,25 +747,6 @@ impl Task {
             note: note.clone(),
         });
         Ok(Some(note))
-    }
-
-    /// Sends a new checkpoint to every other node. One that misses it asks when it needs it.
-    fn tell(&self, note: &str) {
-        let message = parts(&CheckpointMessage {
-            note: note.to_owned(),
-        });
-        for id in self.shared.consensus.other_members() {
-            let (consensus, message) = (self.shared.consensus.clone(), message.clone());
-            tokio::spawn(async move {
-                let wait = Wait::Deadline(APPLY_WAIT * 2);
-                let told = consensus
-                    .call(id, Lane::Control, kind::CHECKPOINT, message, wait)
-                    .await;
-                if let Err(error) = told {
-                    tracing::debug!(node = id, %error, "a checkpoint was not delivered");
-                }
-            });
-        }
     }
 
     /// Leadership goes to a voter that has the root the majority has; then this node stops.

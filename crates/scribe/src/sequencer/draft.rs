@@ -1,7 +1,9 @@
 //! A frame under construction: units become leaves, each unit whole or not at all.
 
 use scribe_proof::hash::Hash;
-use scribe_proof::leaf::{Leaf, LeafKind, Prev};
+use scribe_proof::index::LeafIndex;
+use scribe_proof::leaf::{Leaf, LeafKind, Prev, SystemKind};
+use scribe_proof::rotation::Rotation;
 
 use super::submission::{Content, Unit};
 use crate::error::AppendError;
@@ -10,6 +12,8 @@ use crate::ledger::batch::BatchBuilder;
 /// A frame under construction.
 pub(super) struct Draft {
     pub(super) builder: BatchBuilder,
+    /// Leaf index of the frame's first leaf.
+    pub(super) first: LeafIndex,
     /// Timestamp of the last leaf, in the frame or before it.
     pub(super) last_timestamp_ms: u64,
     /// What the clock said when the frame was begun.
@@ -30,6 +34,7 @@ impl Draft {
         let transaction_length = unit.leaf_count() as u16;
         let mut transaction_position = 0;
         for (prepared, prev) in unit.operations.iter().zip(prevs) {
+            let rotation;
             let mut leaf = Leaf {
                 kind: LeafKind::Put,
                 subtype: 0,
@@ -53,6 +58,16 @@ impl Draft {
                     leaf.kind = LeafKind::System;
                     leaf.subtype = *subtype;
                     leaf.body = body;
+                }
+                Content::Rotation { old, new } => {
+                    let before = self.builder.count() + self.ends.len();
+                    let index = LeafIndex::new(self.first.get() + before as u64);
+                    rotation = Rotation::sign(old, new, index)
+                        .map_err(|error| invalid(error.to_string()))?
+                        .to_text();
+                    leaf.kind = LeafKind::System;
+                    leaf.subtype = SystemKind::LedgerKey as u16;
+                    leaf.body = rotation.as_bytes();
                 }
                 Content::Carried(entry) => {
                     // Byte for byte, its timestamp included: only the order of time is demanded of it.
@@ -94,7 +109,7 @@ impl Draft {
                     .private
                     .as_ref()
                     .map(|private| (&private.salt, &private.metadata[..], &private.value[..])),
-                Content::System { .. } | Content::Check => None,
+                Content::System { .. } | Content::Rotation { .. } | Content::Check => None,
             };
             self.builder.push(&self.leaves[start..*end], private);
             start = *end;

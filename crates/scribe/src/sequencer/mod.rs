@@ -376,6 +376,7 @@ impl Task {
         let first = overlay.next_index;
         let mut draft = Draft {
             builder: BatchBuilder::new(),
+            first,
             last_timestamp_ms: overlay.last_timestamp_ms,
             now_ms: self.world.now_ms(),
             leaves: Vec::new(),

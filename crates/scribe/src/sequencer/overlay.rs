@@ -47,7 +47,7 @@ impl Overlay {
                 Content::Check => continue,
                 Content::Put { .. } => false,
                 Content::Delete { .. } => true,
-                Content::System { .. } | Content::Carried(_) => {
+                Content::System { .. } | Content::Rotation { .. } | Content::Carried(_) => {
                     self.next_index = self.next_index.next();
                     continue;
                 }

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use scribe_proof::hash::{Hash, sha256};
 use scribe_proof::index::{LeafIndex, TreeSize};
+use scribe_proof::key::SigningKey;
 use scribe_proof::leaf::{Metadata, SALT_LENGTH, commitment};
+use scribe_proof::rotation::ROTATION_LENGTH_MAX;
 use tokio::sync::oneshot;
 
 use crate::error::AppendError;
@@ -194,6 +196,11 @@ pub(crate) enum Content {
     System {
         subtype: u16,
         body: Bytes,
+    },
+    /// A rotation of the ledger's key, signed when its place is known.
+    Rotation {
+        old: Arc<SigningKey>,
+        new: Arc<SigningKey>,
     },
     Carried(CarriedEntry),
 }
@@ -480,6 +487,37 @@ impl Preparer {
         unit(vec![prepared], Bytes::new(), None, reply)
     }
 
+    /// The entry by which `new` takes the place of the ledger's key `old`. It names its own place, so it is signed when
+    /// that is known.
+    pub(crate) fn rotation(
+        &self,
+        old: Arc<SigningKey>,
+        new: Arc<SigningKey>,
+        reply: Reply,
+    ) -> Unit {
+        let prepared = Prepared {
+            key: Bytes::new(),
+            condition: Condition::None,
+            content: Content::Rotation { old, new },
+        };
+        unit(vec![prepared], Bytes::new(), None, reply)
+    }
+
+    /// A system entry that is written once, however often it is asked for within a day: whoever did not hear what became
+    /// of it asks again.
+    pub(crate) fn system_once(&self, subtype: u16, body: Bytes, reply: Reply) -> Unit {
+        // Shorter than what a client's key is hashed with if its author has 255 bytes, and begins as nothing else does.
+        let mut scoped = vec![0xff];
+        scoped.extend_from_slice(&subtype.to_be_bytes());
+        scoped.extend_from_slice(sha256(&body).as_bytes());
+        let mut unit = self.system(subtype, body, reply);
+        unit.idempotency = Some(Idempotency {
+            key_hash: half(sha256(&scoped)),
+            fingerprint: half(sha256(&scoped[1..])),
+        });
+        unit
+    }
+
     pub(crate) fn carried(&self, entries: Vec<CarriedEntry>, reply: Reply) -> Unit {
         let operations = entries
             .into_iter()
@@ -500,6 +538,7 @@ impl Prepared {
                 metadata, value, ..
             } => metadata.len() + value.len(),
             Content::System { body, .. } => body.len(),
+            Content::Rotation { .. } => ROTATION_LENGTH_MAX,
             Content::Carried(entry) => {
                 entry.leaf.len()
                     + entry

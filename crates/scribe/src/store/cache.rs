@@ -5,11 +5,14 @@
 //! reader that has just made sure that no newer version was applied. So what is cached is never older than what was
 //! applied when a reader started.
 
+use std::sync::Arc;
+
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use scribe_proof::index::LeafIndex;
-use scribe_proof::tile::TilePath;
+use scribe_proof::tile::{Tile, TilePath};
 
+use super::proofs::TileNodes;
 use super::tiles::StoredTile;
 use super::view::{StoredEntry, Version};
 
@@ -33,6 +36,8 @@ pub struct CacheSizes {
     pub index_bytes: u64,
     /// Bytes of tiles and entry bundles.
     pub tile_bytes: u64,
+    /// Bytes of tiles with the hashes between their levels, for proofs.
+    pub proof_bytes: u64,
 }
 
 impl Default for CacheSizes {
@@ -42,6 +47,7 @@ impl Default for CacheSizes {
             latest_bytes: crate::limits::ENTRY_CACHE_BYTES / 3,
             index_bytes: crate::limits::INDEX_CACHE_BYTES,
             tile_bytes: crate::limits::TILE_CACHE_BYTES,
+            proof_bytes: crate::limits::PROOF_CACHE_BYTES,
         }
     }
 }
@@ -73,11 +79,21 @@ impl Weighter<TilePath, StoredTile> for TileWeight {
     }
 }
 
+#[derive(Debug, Clone)]
+struct NodesWeight;
+
+impl Weighter<Tile, Arc<TileNodes>> for NodesWeight {
+    fn weight(&self, _: &Tile, nodes: &Arc<TileNodes>) -> u64 {
+        nodes.byte_length() + TILE_OVERHEAD
+    }
+}
+
 /// The caches of one store.
 pub(crate) struct Caches {
     entries: Cache<LeafIndex, StoredEntry, EntryWeight>,
     latest: Cache<Box<[u8]>, Option<Version>, LatestWeight>,
     tiles: Cache<TilePath, StoredTile, TileWeight>,
+    proofs: Cache<Tile, Arc<TileNodes>, NodesWeight>,
 }
 
 impl std::fmt::Debug for Caches {
@@ -86,6 +102,7 @@ impl std::fmt::Debug for Caches {
             .field("entries", &self.entries.len())
             .field("latest", &self.latest.len())
             .field("tiles", &self.tiles.len())
+            .field("proofs", &self.proofs.len())
             .finish()
     }
 }
@@ -96,8 +113,10 @@ impl Caches {
         let entries = (sizes.entry_bytes / 512).clamp(64, 1 << 20) as usize;
         let latest = (sizes.latest_bytes / 160).clamp(64, 1 << 20) as usize;
         let tiles = (sizes.tile_bytes / 8_192).clamp(64, 1 << 20) as usize;
+        let proofs = (sizes.proof_bytes / 16_384).clamp(64, 1 << 20) as usize;
         Self {
             tiles: Cache::with_weighter(tiles, sizes.tile_bytes, TileWeight),
+            proofs: Cache::with_weighter(proofs, sizes.proof_bytes, NodesWeight),
             entries: Cache::with_weighter(entries, sizes.entry_bytes, EntryWeight),
             latest: Cache::with_weighter(latest, sizes.latest_bytes, LatestWeight),
         }
@@ -121,6 +140,14 @@ impl Caches {
         self.tiles.insert(*path, tile.clone());
     }
 
+    pub(crate) fn tile_nodes(&self, tile: &Tile) -> Option<Arc<TileNodes>> {
+        self.proofs.get(tile)
+    }
+
+    pub(crate) fn insert_tile_nodes(&self, tile: &Tile, nodes: &Arc<TileNodes>) {
+        self.proofs.insert(*tile, Arc::clone(nodes));
+    }
+
     /// The newest version of `key` (`Some(None)`: it has none), if it is known.
     pub(crate) fn latest(&self, key: &[u8]) -> Option<Option<Version>> {
         self.latest.get(key)
@@ -136,6 +163,7 @@ impl Caches {
         self.entries.clear();
         self.latest.clear();
         self.tiles.clear();
+        self.proofs.clear();
     }
 
     /// Caller holds the view's write lock and is about to apply `version`.

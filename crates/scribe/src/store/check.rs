@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 
 use super::frame::LogIndex;
 use super::index::{encode_version, version_key_into};
-use super::read::check_commitment;
+use super::load::check_commitment;
 use super::seal::identity;
 use super::segment::{SEGMENT_HEADER_LENGTH, SealedSegment, SegmentHeader, file_name};
 use super::tree::{HASH_LENGTH, LevelRun};

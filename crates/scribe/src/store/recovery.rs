@@ -25,6 +25,7 @@ use super::state::{FrameMeta, OpenSegment, show};
 use super::switch::name_installed;
 use super::vote::VoteFile;
 use super::watermarks::WatermarksFile;
+use crate::hex::hex;
 use crate::limits::MIB;
 
 /// Directory of the segments, within the data directory.
@@ -721,8 +722,4 @@ fn zero_behind(file: &dyn DiskFile, path: &Path, offset: u64) -> Result<u64, Sto
 /// How many bytes behind `offset` are not just allocated.
 fn content(file: &dyn DiskFile, offset: u64) -> std::io::Result<u64> {
     Ok(Scanner::new(file, file.len()?).content_end(offset)? - offset)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

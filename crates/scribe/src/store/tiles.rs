@@ -13,7 +13,7 @@ use scribe_proof::tile::{Tile, TilePath, push_entry};
 use scribe_proof::tree::{Frontier, HashReader, root_at, tile_root};
 
 use super::frame::{self, FrameHeader, FramePosition, HEADER_LENGTH};
-use super::read::{corrupt, damaged_at, slice_of};
+use super::load::{corrupt, damaged_at, slice_of};
 use super::segment::SealedSegment;
 use super::walk::{FrameWalk, sealed_path, takes_leaves};
 use super::{Inner, Store, invalid};
@@ -90,7 +90,12 @@ impl Store {
 
     /// The hashes of a tile, taken from the widest form the tree has of it: only that one can be compared with
     /// anything.
-    fn checked_hashes(&self, tile: &Tile, size: TreeSize, root: &Hash) -> io::Result<Vec<Hash>> {
+    pub(super) fn checked_hashes(
+        &self,
+        tile: &Tile,
+        size: TreeSize,
+        root: &Hash,
+    ) -> io::Result<Vec<Hash>> {
         let (level, index) = (tile.level(), tile.index());
         let widest = Tile::at(level, index, size)
             .ok_or_else(|| invalid(format!("{} is not in the tree", tile.path())))?;

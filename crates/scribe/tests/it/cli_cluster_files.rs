@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use crate::cli_node::{Served, command};
 use crate::http_tls::Certificates;
@@ -77,6 +77,62 @@ fn a_wrong_path_does_not_start_a_lone_ledger() {
     );
 }
 
+/// What the unit of a member runs, as systemd reads it: unit file, then drop-in. Its absolute directories are below
+/// `root` here.
+fn command_of_the_unit(root: &Path) -> Command {
+    let unit = include_str!("../../../../packaging/systemd/scribe.service");
+    let drop_in = include_str!("../../../../packaging/systemd/scribe-member.conf");
+    let (mut start, mut variables, mut directory) = ("", "", "");
+    for line in unit.lines().chain(drop_in.lines()) {
+        match line.split_once('=') {
+            // An empty one forgets those before it.
+            Some(("ExecStart", words)) => start = words,
+            Some(("Environment", pairs)) => variables = pairs,
+            Some(("WorkingDirectory", path)) => directory = path,
+            _ => {}
+        }
+    }
+    let below = |path: &str| root.join(path.strip_prefix('/').unwrap());
+    let words: Vec<&str> = start.split(' ').collect();
+    assert_eq!(words[0], "/usr/bin/scribe");
+    std::fs::create_dir_all(below(directory)).unwrap();
+    let mut command = command(&below(directory), &words[1..]);
+    for pair in variables.split(' ') {
+        let (name, path) = pair.split_once('=').unwrap();
+        command.env(name, below(path));
+    }
+    command
+}
+
+#[test]
+fn the_unit_of_a_member_starts_that_member_and_no_lone_ledger() {
+    let root = tempfile::tempdir().unwrap();
+    let output = command_of_the_unit(root.path()).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("is not a member's"), "{stderr}");
+
+    let raft = free_address();
+    let node = format!("1={raft},{}", free_address());
+    let init = ["cluster", "init", "--out", "made", "--node", &node];
+    let (code, _, stderr) = run(root.path(), &init);
+    assert_eq!(code, 0, "{stderr}");
+    std::fs::create_dir_all(root.path().join("var/lib")).unwrap();
+    std::fs::rename(
+        root.path().join("made/node-1/keys"),
+        root.path().join("var/lib/scribe-keys"),
+    )
+    .unwrap();
+    let settings = format!("raft_addr = \"{raft}\"\nhttp_addr = \"127.0.0.1:0\"\n");
+    std::fs::write(root.path().join("etc/scribe/scribe.toml"), settings).unwrap();
+    let command = command_of_the_unit(root.path());
+    let served = Served::start_command(root, command);
+    assert!(served.path("var/lib/scribe").is_dir());
+    let token = served.json(&["cluster", "token"]);
+    assert!(token["token"].is_string(), "{token}");
+    served.stop();
+}
+
 #[test]
 fn verbs_speak_https_and_say_what_is_wrong() {
     let certificates = Certificates::new();
@@ -101,6 +157,21 @@ fn verbs_speak_https_and_say_what_is_wrong() {
         "hello"
     );
     served.ok(&["cluster", "status", "--cacert", "ca.pem"]);
+    let bench = [
+        "bench",
+        "--seconds",
+        "1",
+        "--warmup-seconds",
+        "0",
+        "--connections",
+        "2",
+    ];
+    let measured = served.json(&[&bench[..], &["--cacert", "ca.pem"]].concat());
+    assert_eq!(measured["errors"], 0, "{measured}");
+    assert!(measured["operations"].as_u64() > Some(0), "{measured}");
+    let (code, _, stderr) = served.run(&bench);
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("hint: --cacert FILE"), "{stderr}");
 
     let (code, _, stderr) = served.run(&["get", "greeting"]);
     assert_eq!(code, 2, "{stderr}");

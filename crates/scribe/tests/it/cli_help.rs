@@ -22,8 +22,8 @@ fn help_of_every_verb() {
     let verbs = names(&command);
     assert_eq!(
         verbs.join(" "),
-        "serve put get delete history list watch prove verify audit monitor checkpoint import export repair cluster keygen \
-         bench check-config"
+        "serve put get delete history list watch prove verify audit monitor checkpoint policy import export repair cluster \
+         witness keygen bench check-config"
     );
     insta::assert_snapshot!("help", help_of(&[]));
     for verb in &verbs {
@@ -37,7 +37,7 @@ fn help_of_every_verb() {
     let cluster = names(command.find_subcommand("cluster").expect("verb"));
     assert_eq!(
         cluster.join(" "),
-        "init up status token promote remove replace transfer renew"
+        "init up status token promote remove replace transfer rotate-key renew"
     );
     for verb in &cluster {
         let help = help_of(&["cluster", verb]);
@@ -46,5 +46,15 @@ fn help_of_every_verb() {
             "`scribe cluster {verb} --help` has no example"
         );
         insta::assert_snapshot!(format!("help-cluster-{verb}"), help);
+    }
+    let policy = names(command.find_subcommand("policy").expect("verb"));
+    assert_eq!(policy.join(" "), "show check update");
+    for verb in &policy {
+        let help = help_of(&["policy", verb]);
+        assert!(
+            help.contains("Example"),
+            "`scribe policy {verb} --help` has no example"
+        );
+        insta::assert_snapshot!(format!("help-policy-{verb}"), help);
     }
 }

@@ -37,10 +37,13 @@ impl Served {
 
     /// Starts it with these arguments in this directory below `dir`, and reads what it says until it runs.
     pub fn start_with(dir: tempfile::TempDir, below: &str, arguments: &[&str]) -> Served {
-        let mut child = command(&dir.path().join(below), arguments)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let command = command(&dir.path().join(below), arguments);
+        Served::start_command(dir, command)
+    }
+
+    /// As [`Served::start_with`], with a command that was made already; `dir` goes with the node.
+    pub fn start_command(dir: tempfile::TempDir, mut command: Command) -> Served {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let (mut url, mut vkey) = (String::new(), String::new());
         let mut said = Vec::new();
@@ -288,6 +291,55 @@ fn a_ledger_is_carried_over_with_the_same_root_hash() {
         (1, true),
         "{stderr}"
     );
+}
+
+#[test]
+fn many_receipts_at_once() {
+    let node = Served::start();
+    let lines: String = (0..1_203).map(|n| format!("k{n}\tvalue {n}\n")).collect();
+    fs::write(node.path("lines"), &lines).unwrap();
+    node.ok(&["import", "lines", "--format", "lines"]);
+    let keys: String = (0..1_203).map(|n| format!("k{n}\n")).collect();
+    fs::write(node.path("keys"), keys + "\n").unwrap();
+    let prove = [
+        "prove",
+        "--keys-from",
+        "keys",
+        "--out-dir",
+        "receipts",
+        "--output",
+        "json",
+    ];
+    let proved = node.ok(&prove);
+    assert_eq!(proved.lines().count(), 1_203);
+    assert_eq!(fs::read_dir(node.path("receipts")).unwrap().count(), 1_203);
+    for line in proved.lines().step_by(300) {
+        let proved: serde_json::Value = serde_json::from_str(line).unwrap();
+        let key = proved["key"].as_str().unwrap();
+        let value = node.ok(&["get", key]);
+        fs::write(node.path("value"), value).unwrap();
+        let file = proved["file"].as_str().unwrap();
+        assert_eq!(file, format!("receipts/{}.tlog-proof", proved["index"]));
+        let verify = ["verify", file, "--value", "value", "--entry-key", key];
+        node.ok(&[&verify[..], &["--vkey", &node.vkey]].concat());
+    }
+    // Those that are there are written, the others are named.
+    let some = ["prove", "k1", "never", "k2", "--out-dir", "some"];
+    let (code, stdout, stderr) = node.run(&some);
+    assert_eq!((code, stdout.lines().count()), (1, 2), "{stdout}{stderr}");
+    assert!(
+        stderr.contains("1 of 3 keys have no receipt") && stderr.contains("`never`"),
+        "{stderr}"
+    );
+    for wrong in [
+        &["prove", "k1", "k2", "--out", "x"][..],
+        &["prove", "k1"],
+        &["prove", "--out-dir", "x"],
+        &["prove", "k1", "--out-dir", "x", "--index", "5"],
+        &["prove", "k1", "--out-dir", "x", "--out", "y"],
+    ] {
+        assert_eq!(node.run(wrong).0, 1, "{wrong:?}");
+    }
 }
 
 #[test]

@@ -358,12 +358,12 @@ async fn leadership_moves_when_asked_and_when_its_holder_leaves() {
 }
 
 /// Publishes only when somebody waits for it.
-fn on_demand(options: &mut NodeOptions) {
+pub fn on_demand(options: &mut NodeOptions) {
     options.publish_interval_ms = 3_600_000;
 }
 
 /// Seals more than one segment everywhere, then flips a byte of a running node's tree that every root rests on.
-async fn damage_tree_of(cluster: &TestCluster, id: u64) {
+pub async fn damage_tree_of(cluster: &TestCluster, id: u64) {
     for round in 0..4 {
         let writes = (0..300)
             .map(|n| put(&format!("key {n}"), &format!("{round}")))
@@ -398,7 +398,7 @@ async fn damage_tree_of(cluster: &TestCluster, id: u64) {
 }
 
 /// The healthy nodes go on writing and publishing.
-async fn check_goes_on(cluster: &TestCluster, healthy: u64) {
+pub async fn check_goes_on(cluster: &TestCluster, healthy: u64) {
     let node = cluster.node(healthy);
     let appended = node.append(put("after", "value")).await.unwrap();
     let published = node.publish(appended.tree_size).await.unwrap();
@@ -483,7 +483,7 @@ async fn nodes_that_come_back_at_other_addresses_are_found_one_after_another() {
     cluster.stop_all().await;
 }
 
-fn copy_dir(from: &Path, to: &Path) {
+pub fn copy_dir(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();

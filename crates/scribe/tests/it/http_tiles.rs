@@ -421,8 +421,22 @@ async fn a_damaged_hash_is_not_handed_to_a_cache() {
     let edge = size.get() - 256;
     let partial = format!("/tile/0/001.p/{edge}");
     for (offset, paths) in [
-        (32 * 7, ["/tile/0/000", "/tile/entries/000"]),
-        (32 * 256 + 5, [&*partial, "/tile/entries/001.p/1"]),
+        (
+            32 * 7,
+            [
+                "/tile/0/000",
+                "/tile/entries/000",
+                "/v1/keys/0%2F405%2F9/receipt",
+            ],
+        ),
+        (
+            32 * 256 + 5,
+            [
+                &*partial,
+                "/tile/entries/001.p/1",
+                "/v1/keys/more%2F3/receipt",
+            ],
+        ),
     ] {
         flip(&leaf_hashes, offset);
         for path in paths {
@@ -438,7 +452,9 @@ async fn a_damaged_hash_is_not_handed_to_a_cache() {
         }
         // From here on from memory: what was checked once needs no disk.
         flip(&leaf_hashes, offset);
-        assert_eq!(server.get(paths[0]).await.status, 200);
+        for path in paths {
+            assert_eq!(server.get(path).await.status, 200, "{path}");
+        }
         flip(&leaf_hashes, offset);
     }
     server.stop().await;

@@ -16,7 +16,7 @@ use scribe::peer::{
 };
 use scribe::world::World;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Notify;
 
 pub const CLUSTER: [u8; 16] = [7; 16];
@@ -243,6 +243,9 @@ pub enum Link {
     Slow(usize),
 }
 
+/// Bytes on their way on a slow link.
+const LINK_HOLDS: u32 = 64 * 1_024;
+
 /// Passes connections on to one address, and keeps what it saw: by connection and direction.
 pub struct Proxy {
     pub address: SocketAddr,
@@ -253,7 +256,17 @@ pub struct Proxy {
 
 impl Proxy {
     pub async fn start(to: &str, link: Link) -> Proxy {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = match link {
+            Link::Fast => TcpListener::bind("127.0.0.1:0").await.unwrap(),
+            // A link holds little. The megabytes a socket takes by default would pass at once, and the window would stay
+            // shut for as long as a good part of them needs.
+            Link::Slow(_) => {
+                let socket = TcpSocket::new_v4().unwrap();
+                socket.set_recv_buffer_size(LINK_HOLDS).unwrap();
+                socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+                socket.listen(16).unwrap()
+            }
+        };
         let address = listener.local_addr().unwrap();
         let seen = Kept::default();
         let swallow = Arc::new(AtomicBool::new(false));

@@ -171,6 +171,17 @@ impl NodeProcess {
         status.unwrap()
     }
 
+    /// How the process ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        let status = self.child.as_mut()?.try_wait().unwrap()?;
+        self.child = None;
+        Some(status)
+    }
+
+    pub fn key_dir(&self) -> PathBuf {
+        self.home.join("keys")
+    }
+
     pub fn said(&self) -> String {
         std::fs::read_to_string(self.home.join("said")).unwrap_or_default()
     }

@@ -94,12 +94,7 @@ impl TestServer {
     }
 
     pub async fn connect(&self) -> Connection {
-        let stream = TcpStream::connect(self.addr).await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        Connection {
-            stream,
-            buffer: Vec::new(),
-        }
+        Connection::open(self.addr).await
     }
 
     /// One request on a connection of its own. A body, also an empty one, is sent with its length; `None` sends none.
@@ -173,6 +168,16 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// A connection to whatever listens there.
+    pub async fn open(addr: SocketAddr) -> Connection {
+        let stream = TcpStream::connect(addr).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        Connection {
+            stream,
+            buffer: Vec::new(),
+        }
+    }
+
     pub async fn write(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.unwrap();
     }

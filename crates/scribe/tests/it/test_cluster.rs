@@ -168,12 +168,20 @@ impl TestCluster {
         Ok(())
     }
 
+    pub fn options(&self, id: u64) -> &NodeOptions {
+        &self.options[&id]
+    }
+
     pub fn key_dir(&self, id: u64) -> PathBuf {
         self.options[&id].key_dir.clone()
     }
 
     pub fn data_dir(&self, id: u64) -> PathBuf {
         self.options[&id].data_dir.clone()
+    }
+
+    pub fn raft_addr(&self, id: u64) -> String {
+        self.options[&id].raft_addr.clone()
     }
 
     pub fn ids(&self) -> Vec<u64> {

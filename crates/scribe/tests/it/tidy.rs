@@ -232,7 +232,7 @@ fn the_arrows_point_one_way() {
 #[test]
 fn time_and_chance_come_through_one_door() {
     // Replaced as a whole in a simulated world; tokio's timers are replaced with them.
-    let doors = ["world.rs", "keys.rs", "cli/", "http/"];
+    let doors = ["world.rs", "keys/", "cli/", "http/"];
     let mut broken = Report::new(
         "wall clock and randomness come from `world.rs` (keys are made by the system's)",
     );

@@ -3,12 +3,14 @@
 //! It understands just what it takes to find the end of an answer: the status, `content-length`, `transfer-encoding:
 //! chunked` and `connection: close`. Bodies are skipped; the last bytes are kept for messages.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+use crate::http::TlsTarget;
 
 /// Bytes read from the socket at once.
 const BUFFER_LENGTH: usize = 32 * 1_024;
@@ -19,14 +21,28 @@ const TAIL_LENGTH: usize = 512;
 /// Requests above this are written while the answer is read, so that neither side can wait for the other.
 const WRITE_ALONE_MAX: usize = 64 * 1_024;
 
+/// Where to connect to, and how.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    pub(super) address: SocketAddr,
+    /// `None` for plain HTTP.
+    pub(super) tls: Option<TlsTarget>,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.address.fmt(f)
+    }
+}
+
 /// A connection that is kept alive.
 pub(super) struct Connection {
     reader: Reader,
-    writer: OwnedWriteHalf,
+    writer: Box<dyn AsyncWrite + Send + Unpin>,
 }
 
 struct Reader {
-    stream: OwnedReadHalf,
+    stream: Box<dyn AsyncRead + Send + Unpin>,
     buffer: Box<[u8]>,
     /// Unread bytes are `buffer[start..end]`.
     start: usize,
@@ -49,10 +65,22 @@ enum Body {
 
 impl Connection {
     /// Connects, with small packets sent at once.
-    pub(super) async fn open(address: SocketAddr) -> io::Result<Connection> {
-        let stream = TcpStream::connect(address).await?;
+    pub(super) async fn open(target: &Target) -> io::Result<Connection> {
+        let stream = TcpStream::connect(target.address).await?;
         stream.set_nodelay(true)?;
-        let (stream, writer) = stream.into_split();
+        let (stream, writer): (
+            Box<dyn AsyncRead + Send + Unpin>,
+            Box<dyn AsyncWrite + Send + Unpin>,
+        ) = match &target.tls {
+            Some(tls) => {
+                let (stream, writer) = tokio::io::split(tls.connect(stream).await?);
+                (Box::new(stream), Box::new(writer))
+            }
+            None => {
+                let (stream, writer) = stream.into_split();
+                (Box::new(stream), Box::new(writer))
+            }
+        };
         let buffer = vec![0; BUFFER_LENGTH].into_boxed_slice();
         let reader = Reader {
             stream,
@@ -69,12 +97,15 @@ impl Connection {
     pub(super) async fn exchange(&mut self, request: &[u8], keep_tail: bool) -> io::Result<u16> {
         let (status, close) = if request.len() <= WRITE_ALONE_MAX {
             self.writer.write_all(request).await?;
+            self.writer.flush().await?;
             self.reader.answer(keep_tail).await?
         } else {
-            let (written, answered) = tokio::join!(
-                self.writer.write_all(request),
-                self.reader.answer(keep_tail)
-            );
+            let (writer, reader) = (&mut self.writer, &mut self.reader);
+            let write = async {
+                writer.write_all(request).await?;
+                writer.flush().await
+            };
+            let (written, answered) = tokio::join!(write, reader.answer(keep_tail));
             // A server that refuses early may close before everything was written; its answer says more.
             let answer = answered?;
             written?;
@@ -280,7 +311,8 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         });
-        let mut connection = Connection::open(address).await.unwrap();
+        let target = Target { address, tls: None };
+        let mut connection = Connection::open(&target).await.unwrap();
         let status = connection.exchange(b"ping", true).await;
         server.await.unwrap();
         (status, connection.tail().to_vec())

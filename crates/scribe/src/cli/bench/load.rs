@@ -1,7 +1,6 @@
 //! Many connections, each repeating one operation.
 
 use std::io::Write as _;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +8,7 @@ use hdrhistogram::Histogram;
 use rand::Rng as _;
 
 use super::super::output::{Failure, NO_NODE_HINT, ProgressUnit, progress};
-use super::connection::Connection;
+use super::connection::{Connection, Target};
 use super::{LATENCY_MAX_US, Operation};
 
 /// After this many failed connections or exchanges in a row a connection gives up.
@@ -17,7 +16,7 @@ const FAILURES_MAX: u32 = 20;
 
 /// What to do, how often, where.
 pub(super) struct Load {
-    pub(super) address: SocketAddr,
+    pub(super) target: Target,
     pub(super) host: String,
     pub(super) operation: Operation,
     pub(super) connections: usize,
@@ -31,6 +30,8 @@ pub(super) struct Load {
     pub(super) rate: Option<u64>,
     pub(super) bulk_lines: usize,
     pub(super) path: String,
+    /// What reads have behind the path.
+    pub(super) read_suffix: &'static str,
     pub(super) method: String,
 }
 
@@ -41,6 +42,13 @@ pub(super) struct Measured {
     pub(super) errors: u64,
     pub(super) first_error: Option<String>,
     pub(super) elapsed: Duration,
+}
+
+impl Measured {
+    /// Operations in a second.
+    pub(super) fn per_second(&self) -> f64 {
+        self.operations as f64 / self.elapsed.as_secs_f64()
+    }
 }
 
 /// Letters and digits: a value that is its own JSON string and does not compress.
@@ -55,11 +63,16 @@ pub(super) fn random_text(length: usize) -> Vec<u8> {
 pub(super) async fn run(load: Load) -> Result<Measured, Failure> {
     let load = Arc::new(load);
     // Found out once, with a clear message, rather than by every connection.
-    Connection::open(load.address).await.map_err(|error| {
-        Failure::unexpected(format!("cannot connect to {}: {error}", load.address))
+    Connection::open(&load.target).await.map_err(|error| {
+        Failure::unexpected(format!("cannot connect to {}: {error}", load.target))
             .hint(NO_NODE_HINT)
     })?;
-    if load.fill && matches!(load.operation, Operation::Get | Operation::Mixed) {
+    if load.fill
+        && matches!(
+            load.operation,
+            Operation::Get | Operation::Receipt | Operation::Mixed
+        )
+    {
         fill(&load).await?;
     }
     let bar = progress(None, ProgressUnit::Entries);
@@ -106,7 +119,7 @@ async fn fill(load: &Arc<Load>) -> Result<(), Failure> {
         .map(|first| {
             let (load, bar) = (Arc::clone(load), bar.clone());
             tokio::spawn(async move {
-                let mut connection = Connection::open(load.address)
+                let mut connection = Connection::open(&load.target)
                     .await
                     .map_err(|error| error.to_string())?;
                 let mut request = Requests::new(&load, first);
@@ -204,7 +217,7 @@ async fn exchange(
 ) -> Result<(), String> {
     let mut open = match connection.take() {
         Some(open) => open,
-        None => Connection::open(load.address)
+        None => Connection::open(&load.target)
             .await
             .map_err(|error| format!("cannot connect: {error}"))?,
     };
@@ -266,7 +279,7 @@ impl Requests {
         let random = self.draw();
         let key = random % load.keys;
         match load.operation {
-            Operation::Get => self.get(load, key),
+            Operation::Get | Operation::Receipt => self.get(load, key),
             Operation::Mixed if random >> 40 & 1 == 0 => self.get(load, key),
             // Made once; the same lines again append new versions.
             Operation::Bulk => return load.bulk_lines as u64,
@@ -284,7 +297,7 @@ impl Requests {
     }
 
     fn put(&mut self, load: &Load, key: u64) {
-        self.head(load, &load.method, key);
+        self.head(load, &load.method, key, "");
         self.text(format_args!(
             "content-type: text/plain\r\ncontent-length: {}\r\n\r\n",
             load.value.len()
@@ -293,11 +306,11 @@ impl Requests {
     }
 
     fn get(&mut self, load: &Load, key: u64) {
-        self.head(load, "GET", key);
+        self.head(load, "GET", key, load.read_suffix);
         self.bytes.extend_from_slice(b"\r\n");
     }
 
-    fn head(&mut self, load: &Load, method: &str, key: u64) {
+    fn head(&mut self, load: &Load, method: &str, key: u64, suffix: &str) {
         self.bytes.clear();
         let (before, after) = load.path.split_once("{key}").unwrap_or((&load.path, ""));
         let has_key = before.len() < load.path.len();
@@ -305,7 +318,7 @@ impl Requests {
         if has_key {
             self.text(format_args!("bench-{key:08}{after}"));
         }
-        self.text(format_args!(" HTTP/1.1\r\nhost: {}\r\n", load.host));
+        self.text(format_args!("{suffix} HTTP/1.1\r\nhost: {}\r\n", load.host));
     }
 
     fn bulk(&mut self, load: &Load) {

@@ -7,8 +7,9 @@ use serde::Serialize;
 use super::super::output::{Failure, Output, say};
 use super::super::{DirectoryArgs, OutputArgs};
 use super::seeds::{self, NodeSpec};
-use crate::cluster::files::{self, ClusterFiles, hex};
+use crate::cluster::files::{self, ClusterFiles};
 use crate::consensus::NodeId;
+use crate::hex::hex;
 use crate::keys::KeyDir;
 use crate::store::lock::DirLock;
 use crate::store::log::LogIdentity;
@@ -161,7 +162,7 @@ fn first_member(arguments: &Arguments) -> Result<(), Failure> {
     });
     // A new node gets its keys now, so that its directory is complete; an existing one keeps its own.
     let origin = arguments.origin.as_deref().or(config.origin.as_deref());
-    KeyDir::open_or_create(key_dir, origin, identity.node_id)?;
+    KeyDir::open_or_create(key_dir, origin, identity.node_id, found.is_none())?;
     let files = files::create_for_one(key_dir, identity.cluster_id, identity.node_id, &world)?;
     if found.is_some() {
         files.mark_started()?;

@@ -9,6 +9,7 @@ mod promote;
 mod remove;
 mod renew;
 mod replace;
+mod rotate_key;
 mod seeds;
 mod status;
 mod token;
@@ -69,6 +70,7 @@ enum Verb {
     Remove(remove::Arguments),
     Replace(replace::Arguments),
     Transfer(transfer::Arguments),
+    RotateKey(rotate_key::Arguments),
     Renew(renew::Arguments),
 }
 
@@ -86,6 +88,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         Verb::Remove(arguments) => remove::run(arguments).await,
         Verb::Replace(arguments) => replace::run(arguments).await,
         Verb::Transfer(arguments) => transfer::run(arguments).await,
+        Verb::RotateKey(arguments) => rotate_key::run(arguments).await,
         Verb::Renew(arguments) => renew::run(&arguments),
     }
 }

@@ -12,7 +12,7 @@ use crate::ledger::batch::DIGEST_LENGTH;
 use crate::store::disk::{Disk, Open};
 use crate::store::frame::{HEADER_LENGTH, LogIndex};
 use crate::store::index::IndexKind;
-use crate::store::read::check_commitment;
+use crate::store::load::check_commitment;
 use crate::store::scrub::{ScrubOptions, Scrubbed};
 use crate::store::sim_disk::SimDisk;
 use crate::store::{CheckError, Damage, Store};

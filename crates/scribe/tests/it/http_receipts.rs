@@ -1,0 +1,313 @@
+//! Receipts from memory and from disk, many at once, and what `?wait=published` promises.
+
+use std::net::SocketAddr;
+
+use scribe_proof::inclusion;
+use scribe_proof::index::{LeafIndex, TreeSize};
+use scribe_proof::policy::Policy;
+use scribe_proof::receipt::Receipt;
+use scribe_proof::tree::MemoryTree;
+use serde_json::{Value, json};
+
+use crate::support::TestServer;
+use crate::test_cluster::{TestCluster, eventually};
+use crate::test_ledger::TestLedger;
+
+const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+/// Nothing is published by itself within a test.
+const NEVER_MS: u64 = 3_600_000;
+
+async fn policy(server: &TestServer) -> Policy {
+    let ledger = server.get("/v1/ledger").await.json();
+    Policy::parse(ledger["policy"].as_str().unwrap()).unwrap()
+}
+
+/// Tree size of the checkpoint shown.
+async fn shown(server: &TestServer) -> u64 {
+    let reply = server.get("/checkpoint").await;
+    let size = reply.header("scribe-tree-size").unwrap();
+    size.parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_is_the_same_from_disk_and_from_memory() {
+    let mut ledger = TestLedger::start_with(|options| options.publish_interval_ms = NEVER_MS).await;
+    let mut size = 0;
+    for n in 0..700 {
+        size = ledger.put(&format!("k{n}"), "v").await.tree_size.get();
+    }
+    // Most of it is on disk now, and nothing in memory.
+    ledger.restart().await;
+    let server = TestServer::over(&ledger.node, ANY).await;
+    let mut tree = MemoryTree::new();
+    let leaves = ledger
+        .node
+        .entries(LeafIndex::new(0), 1_000, 1 << 24)
+        .unwrap();
+    leaves.iter().for_each(|leaf| tree.append(leaf.leaf_hash()));
+    for round in 0..2 {
+        let policy = policy(&server).await;
+        for n in (0..700).step_by(13) {
+            for _ in 0..2 {
+                let reply = server.get(&format!("/v1/keys/k{n}/receipt")).await;
+                let receipt = Receipt::parse(&reply.text()).unwrap();
+                let found = receipt.verify(&policy).unwrap();
+                found.check_key(format!("k{n}").as_bytes()).unwrap();
+                found.check_value(b"v").unwrap();
+                let published = found.tree_size();
+                assert!(published >= TreeSize::new(size));
+                assert_eq!(
+                    receipt.proof,
+                    inclusion::prove(&tree, receipt.index, published).unwrap(),
+                    "{n} in round {round}"
+                );
+            }
+        }
+        // Another right edge: the same tiles in another width.
+        let reply = server.put("/v1/keys/more?wait=published", b"v").await;
+        size = reply.json()["tree_size"].as_u64().unwrap();
+        let more = ledger
+            .node
+            .entry(LeafIndex::new(size - 1))
+            .unwrap()
+            .unwrap();
+        while tree.size() < TreeSize::new(size - 1) {
+            let next = ledger
+                .node
+                .entry(tree.size().next_index())
+                .unwrap()
+                .unwrap();
+            tree.append(next.leaf_hash());
+        }
+        tree.append(more.leaf_hash());
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_receipts_share_one_checkpoint() {
+    let ledger = TestLedger::start_with(|options| options.publish_interval_ms = NEVER_MS).await;
+    let server = TestServer::over(&ledger.node, ANY).await;
+    let mut wanted = Vec::new();
+    let mut expected = Vec::new();
+    for n in 0..300 {
+        let key = format!("k{}", n % 100);
+        let index = ledger.put(&key, &format!("value {n}")).await.index.get();
+        if n % 3 == 0 {
+            wanted.push(json!({"key": key, "index": index}));
+            expected.push((key, format!("value {n}")));
+        } else if n >= 200 {
+            wanted.push(json!({"key": key}));
+            expected.push((key, format!("value {n}")));
+        }
+    }
+    let before = shown(&server).await;
+    let reply = server
+        .post("/v1/receipts", &json!({"entries": wanted}))
+        .await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    let answer = reply.json();
+    let size = answer["tree_size"].as_u64().unwrap();
+    assert!(size > before, "what was not published is published at once");
+    assert_eq!(reply.header("scribe-tree-size"), Some(&*size.to_string()));
+    let receipts = answer["receipts"].as_array().unwrap();
+    assert_eq!(receipts.len(), expected.len());
+    let policy = policy(&server).await;
+    for (found, (key, value)) in receipts.iter().zip(&expected) {
+        assert_eq!(found["key"], **key);
+        let receipt = Receipt::parse(found["receipt"].as_str().unwrap()).unwrap();
+        assert_eq!(found["index"], receipt.index.get());
+        let entry = receipt.verify(&policy).unwrap();
+        assert_eq!(entry.tree_size(), TreeSize::new(size));
+        entry.check_key(key.as_bytes()).unwrap();
+        entry.check_value(value.as_bytes()).unwrap();
+    }
+
+    // What concerns one version leaves the others alone; a tombstone can be proved.
+    server.put("/v1/keys/%FF%FE", b"raw").await;
+    server.send("DELETE", "/v1/keys/k1", &[], None).await;
+    let wanted = json!({"entries": [
+        {"key": "never"},
+        {"key_base64": "//4="},
+        {"key": "k1"},
+        {"key": "k2", "index": 0},
+        {"key": "k2", "index": 1_000_000},
+    ]});
+    let answer = server.post("/v1/receipts", &wanted).await.json();
+    let codes: Vec<&Value> = answer["receipts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| &entry["error"]["code"])
+        .collect();
+    let codes: Vec<_> = codes.into_iter().map(Value::as_str).collect();
+    assert_eq!(
+        codes,
+        [
+            Some("not_found"),
+            None,
+            None,
+            Some("not_found"),
+            Some("future")
+        ]
+    );
+    assert_eq!(answer["receipts"][1]["key_base64"], "//4=");
+    let text = answer["receipts"][2]["receipt"].as_str().unwrap();
+    let tombstone = Receipt::parse(text).unwrap().verify(&policy).unwrap();
+    assert_eq!(tombstone.kind, scribe_proof::LeafKind::Delete);
+    let nothing = server
+        .post("/v1/receipts", &json!({"entries": [{"key": "never"}]}))
+        .await
+        .json();
+    assert_eq!(nothing["tree_size"], Value::Null);
+
+    let many = vec![json!({"key": "k1"}); 1_001];
+    for (body, status, code) in [
+        (json!({"entries": []}), 400, "invalid_argument"),
+        (json!({"entries": many}), 413, "body_too_large"),
+        (json!({"entries": [{"key": ""}]}), 400, "invalid_key"),
+        (
+            json!({"entries": [{"key": "a", "key_base64": "YQ=="}]}),
+            400,
+            "invalid_key",
+        ),
+        (json!({"entries": [{}]}), 400, "invalid_key"),
+        (
+            json!({"entries": [{"key": "a", "at": 5}]}),
+            400,
+            "bad_request",
+        ),
+        (json!({"keys": ["a"]}), 400, "bad_request"),
+    ] {
+        let reply = server.post("/v1/receipts", &body).await;
+        reply.problem(status, code);
+    }
+    let reply = server.get("/v1/receipts").await;
+    reply.problem(405, "method_not_allowed");
+    server.stop().await;
+}
+
+/// Every way to write, each waiting until it is published: the status of the answer, and its body.
+async fn write_every_way(server: &TestServer, name: &str) -> Vec<(u16, Value)> {
+    let put = format!("/v1/keys/{name}-put?wait=published");
+    let delete = format!("/v1/keys/{name}-delete?wait=published");
+    let transaction = json!({"operations": [
+        {"put": {"key": format!("{name}-a"), "value": "1"}},
+        {"put": {"key": format!("{name}-b"), "value": "2"}},
+    ]});
+    let line = format!("{{\"key\":\"{name}-bulk\",\"value\":\"1\"}}\n");
+    let media = [("content-type", "application/x-ndjson")];
+    let (put, delete, transaction, bulk) = tokio::join!(
+        server.put(&put, b"v"),
+        server.send("DELETE", &delete, &[], None),
+        server.post("/v1/transactions?wait=published", &transaction),
+        server.send(
+            "POST",
+            "/v1/entries?wait=published",
+            &media,
+            Some(line.as_bytes())
+        ),
+    );
+    let mut answers: Vec<_> = [put, delete, transaction]
+        .iter()
+        .map(|reply| (reply.status, reply.json()))
+        .collect();
+    // A bulk upload answers line by line.
+    let line = bulk.lines().swap_remove(0);
+    let status = line["error"]["status"]
+        .as_u64()
+        .map_or(201, |status| status as u16);
+    let body = match line["error"].is_object() {
+        true => line["error"].clone(),
+        false => line,
+    };
+    answers.push((status, body));
+    answers
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_published_write_is_covered_by_what_its_node_shows() {
+    let cluster = TestCluster::with(3, |options| options.publish_interval_ms = NEVER_MS).await;
+    for id in cluster.ids() {
+        let server = TestServer::over(cluster.node(id), ANY).await;
+        // An appended write is not waited for: nothing publishes it.
+        let appended = server.put("/v1/keys/appended", b"v").await.json();
+        let shown_before = cluster
+            .node(id)
+            .checkpoint()
+            .map(|newest| newest.size.get());
+        assert!(shown_before < appended["tree_size"].as_u64());
+        for (status, answer) in write_every_way(&server, &format!("by-{id}")).await {
+            assert_eq!(status, 201, "{answer}");
+            // Shown already, by the node that answered: no waiting here.
+            let size = answer["tree_size"].as_u64().unwrap();
+            assert!(shown(&server).await >= size, "{answer}");
+        }
+        server.stop().await;
+    }
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_cannot_be_published_is_kept_and_says_so() {
+    let cluster = TestCluster::with(3, |options| options.publish_interval_ms = NEVER_MS).await;
+    let leader = cluster.leader().await;
+    let server = TestServer::over(cluster.node(leader), ANY).await;
+    server.put("/v1/keys/before?wait=published", b"v").await;
+    let before = shown(&server).await;
+    // The others can no longer record what they sign, so they cosign nothing: a majority appends, none publishes.
+    let others: Vec<u64> = cluster
+        .ids()
+        .into_iter()
+        .filter(|id| *id != leader)
+        .collect();
+    let last_signed = |id: &u64| cluster.key_dir(*id).join("last-signed");
+    let away = |id: &u64| cluster.key_dir(*id).join("last-signed-away");
+    for id in &others {
+        std::fs::rename(last_signed(id), away(id)).unwrap();
+        std::fs::create_dir(last_signed(id)).unwrap();
+    }
+    let answers = write_every_way(&server, "kept").await;
+    assert_eq!(answers.len(), 4);
+    let mut indexes = Vec::new();
+    for (status, problem) in &answers {
+        assert_eq!(
+            (*status, problem["code"].as_str()),
+            (503, Some("not_published")),
+            "{problem}"
+        );
+        indexes.push(problem["current_index"].as_u64().unwrap());
+    }
+    assert_eq!(shown(&server).await, before);
+    // Each of them is in the ledger, at the index the refusal names.
+    for (key, index) in ["put", "delete", "b", "bulk"].iter().zip(&indexes) {
+        let reply = server.get(&format!("/v1/entries/{index}")).await;
+        assert_eq!(reply.json()["key"], format!("kept-{key}"));
+    }
+    assert_eq!(server.get("/v1/keys/kept-put").await.text(), "v");
+    let receipts = json!({"entries": [{"key": "kept-put"}]});
+    let (single, batch) = tokio::join!(
+        server.get("/v1/keys/kept-put/receipt"),
+        server.post("/v1/receipts", &receipts)
+    );
+    for reply in [single, batch] {
+        let problem = reply.problem(503, "not_published");
+        assert_eq!(problem["current_index"], indexes[0]);
+    }
+    // What is published already can be proved all the same.
+    let published = json!({"entries": [{"key": "before"}]});
+    assert_eq!(server.post("/v1/receipts", &published).await.status, 200);
+
+    // Once they can sign again, all of it is published.
+    for id in &others {
+        std::fs::remove_dir(last_signed(id)).unwrap();
+        std::fs::rename(away(id), last_signed(id)).unwrap();
+    }
+    eventually("what was kept is published", async || {
+        server.post("/v1/receipts", &receipts).await.status == 200
+    })
+    .await;
+    assert!(shown(&server).await > *indexes.iter().max().unwrap());
+    server.stop().await;
+    cluster.stop_all().await;
+}
