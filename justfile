@@ -55,6 +55,10 @@ mutants *arguments:
 fuzz target="all" seconds="600":
     scripts/fuzz {{target}} {{seconds}}
 
+# 10,000 bytes of a data directory and of a tile export flipped, each audited; what is not noticed is listed
+audit-flips flips="10000":
+    SCRIBE_AUDIT_FLIPS={{flips}} cargo test -p scribe --test it audit_flips -- --nocapture
+
 # Documentation of the three crates, opened in a browser
 docs:
     cargo doc --workspace --no-deps --open

@@ -13,6 +13,7 @@
 #![warn(missing_docs)]
 #![warn(clippy::unwrap_used)]
 
+pub mod audit;
 pub mod barrier;
 pub mod cli;
 pub mod cluster;
@@ -25,6 +26,7 @@ pub mod keys;
 pub mod ledger;
 pub mod limits;
 pub mod metrics;
+pub mod monitor;
 pub mod node;
 pub mod peer;
 pub mod publisher;

@@ -12,6 +12,7 @@ use scribe_proof::{
 use crate::server::{Request, Response, Server};
 
 const ORIGIN: &str = "example.com/ledger";
+const OTHER_ORIGIN: &str = "example.com/other";
 const SALT: [u8; 16] = [3; 16];
 
 /// What the node does wrong.
@@ -24,6 +25,8 @@ enum Lie {
     OtherEntry,
     /// A checkpoint by a key the user does not know.
     OtherKey,
+    /// A checkpoint under another name, by the very key the user knows.
+    OtherOrigin,
     /// A consistency proof that proves nothing.
     NoConsistency,
     /// Appends other metadata than it was sent.
@@ -91,6 +94,11 @@ impl Ledger {
 
     fn checkpoint(&self) -> SignedCheckpoint {
         let size = self.published.unwrap_or(self.tree.size());
+        if self.lie == Lie::OtherOrigin {
+            let key = SigningKey::from_seed(OTHER_ORIGIN, &[1; 32]).unwrap();
+            let checkpoint = Checkpoint::new(OTHER_ORIGIN, size, self.root(size));
+            return SignedCheckpoint::sign(checkpoint, &[&key]).unwrap();
+        }
         let checkpoint = Checkpoint::new(ORIGIN, size, self.root(size));
         let other = SigningKey::from_seed(ORIGIN, &[2; 32]).unwrap();
         let key = if self.lie == Lie::OtherKey {
@@ -203,6 +211,7 @@ impl Ledger {
                 Response::json(200, &proof)
             }
             ("GET", ["checkpoint"]) => Response::text(self.checkpoint().to_text()),
+            ("GET", ["v1", "ledger"]) => panic!("a verifying client asks nobody whom to believe"),
             _ => Response::problem(scribe_client::ErrorCode::NotFound),
         }
     }
@@ -482,6 +491,111 @@ async fn the_checkpoint_is_remembered_across_restarts() {
     let second = World::with(fork, pin).await.unwrap();
     assert_eq!(second.pinned_size().await, Some(1));
     assert!(is_fork(&second.client.get_verified("b").await.unwrap_err()));
+}
+
+/// A history that has nothing in common with any other, with so many entries, signed by the same key.
+fn rewritten(size: u64) -> Ledger {
+    let mut ledger = Ledger::new();
+    // The smaller sizes need a tree that can prove something about the larger one.
+    for at in 0..size.max(4) {
+        let value = format!("other {at}");
+        let metadata = Metadata::default();
+        ledger.append("b", value.as_bytes(), &metadata, Prev::NotAsserted);
+    }
+    ledger.published = Some(TreeSize::new(size));
+    ledger
+}
+
+#[tokio::test]
+async fn a_rewritten_history_is_refused_after_a_restart_whatever_is_asked() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ledger.checkpoint");
+    let mut ledger = Ledger::new();
+    for at in 0..4 {
+        let value = format!("value {at}");
+        let metadata = Metadata::default();
+        ledger.append("b", value.as_bytes(), &metadata, Prev::NotAsserted);
+    }
+    let before = World::with(ledger, FilePin::new(&path)).await.unwrap();
+    assert_eq!(before.read().await, "value 3");
+    drop(before);
+    let remembered = std::fs::read(&path).unwrap();
+
+    for size in [1, 3, 4, 5, 9] {
+        let start = || World::with(rewritten(size), FilePin::new(&path));
+        let after = start().await.unwrap();
+        let checkpoint = after.client.checkpoint_verified().await.unwrap_err();
+        assert!(is_fork(&checkpoint), "{size}: {checkpoint}");
+        let after = start().await.unwrap();
+        let version = after.client.get_version_verified("b", 0).await.unwrap_err();
+        assert!(is_fork(&version), "{size}: {version}");
+        let after = start().await.unwrap();
+        let receipt = after
+            .client
+            .client()
+            .receipt("b")
+            .index(0)
+            .send()
+            .await
+            .unwrap();
+        // By itself it is a valid receipt: the ledger's key signed it.
+        receipt.verify(after.client.policy()).unwrap();
+        let refused = after
+            .client
+            .verify_receipt(&receipt, b"b")
+            .await
+            .unwrap_err();
+        assert!(is_fork(&refused), "{size}: {refused}");
+        let after = start().await.unwrap();
+        after.ledger.lock().unwrap().published = None;
+        let put = after
+            .client
+            .put_verified(after.client.client().put("b", "x"));
+        assert!(is_fork(&put.await.unwrap_err()), "{size}");
+        // Refused once, refused again, and nothing of it is remembered.
+        assert!(is_fork(
+            &after.client.checkpoint_verified().await.unwrap_err()
+        ));
+        assert_eq!(after.pinned_size().await, Some(4));
+        assert_eq!(std::fs::read(&path).unwrap(), remembered);
+    }
+}
+
+#[tokio::test]
+async fn no_name_and_no_key_is_taken_from_the_server() {
+    // With nothing remembered yet, too: then the policy alone decides.
+    for remembered in [false, true] {
+        for (lie, expected) in [
+            (Lie::OtherKey, "signature does not match"),
+            (Lie::OtherOrigin, "origin does not match"),
+        ] {
+            let world = World::start().await;
+            world.append("b", "one");
+            if remembered {
+                assert_eq!(world.read().await, "one");
+            }
+            world.append("b", "two");
+            world.lie(lie);
+            let found = world.read().await;
+            assert!(found.contains(expected), "{lie:?}: {found}");
+            let refused = world.client.checkpoint_verified().await;
+            assert!(
+                matches!(refused, Err(Error::Verification(_))),
+                "{lie:?}: {refused:?}"
+            );
+            let put = world
+                .client
+                .put_verified(world.client.client().put("b", "x"));
+            assert!(matches!(put.await, Err(Error::Verification(_))), "{lie:?}");
+            assert_eq!(world.pinned_size().await, remembered.then_some(1));
+            // The server was never asked who it is.
+            let targets = world.server.targets();
+            assert!(
+                !targets.iter().any(|target| target.contains("/v1/ledger")),
+                "{targets:?}"
+            );
+        }
+    }
 }
 
 #[tokio::test]

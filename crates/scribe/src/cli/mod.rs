@@ -3,6 +3,7 @@
 //! Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 the user's mistake, 2 something else failed,
 //! 3 something was checked and does not hold. Only this module knows clap; commands hand plain values on.
 
+mod audit;
 mod bench;
 mod check_config;
 mod checkpoint;
@@ -14,6 +15,7 @@ mod history;
 mod import;
 mod keygen;
 mod list;
+mod monitor;
 mod output;
 mod policy;
 mod prove;
@@ -84,6 +86,8 @@ enum Verb {
     Watch(watch::Arguments),
     Prove(prove::Arguments),
     Verify(verify::Arguments),
+    Audit(audit::Arguments),
+    Monitor(monitor::Arguments),
     Checkpoint(checkpoint::Arguments),
     Policy(policy::Arguments),
     Import(Box<import::Arguments>),
@@ -134,6 +138,8 @@ async fn run(verb: Verb) -> Result<(), Failure> {
         Verb::Watch(arguments) => watch::run(arguments).await,
         Verb::Prove(arguments) => prove::run(arguments).await,
         Verb::Verify(arguments) => verify::run(arguments),
+        Verb::Audit(arguments) => audit::run(arguments).await,
+        Verb::Monitor(arguments) => monitor::run(arguments).await,
         Verb::Checkpoint(arguments) => checkpoint::run(arguments).await,
         Verb::Policy(arguments) => policy::run(arguments).await,
         Verb::Import(arguments) => import::run(*arguments).await,
@@ -321,7 +327,19 @@ struct TrustArgs {
 impl TrustArgs {
     /// A client of the node at `url`; nothing is asked yet.
     fn client(&self, url: &str) -> Result<scribe_client::Client, Failure> {
+        self.client_with(url, None)
+    }
+
+    /// The same, repeating calls as `retry` says.
+    fn client_with(
+        &self,
+        url: &str,
+        retry: Option<scribe_client::RetryPolicy>,
+    ) -> Result<scribe_client::Client, Failure> {
         let mut builder = scribe_client::Client::builder(url);
+        if let Some(retry) = retry {
+            builder = builder.retry(retry);
+        }
         if let Some(path) = &self.cacert {
             builder = builder.ca_pem(read_certificates(path)?);
         }

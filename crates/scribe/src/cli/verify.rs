@@ -96,24 +96,57 @@ type Trusted = Box<dyn Trust>;
 /// Whom the user trusts, if they said so.
 pub(super) fn trust(vkey: Option<&str>, policy: Option<&Path>) -> Result<Option<Trusted>, Failure> {
     if let Some(path) = policy {
-        let text = read_text(path, POLICY_LENGTH_MAX)?;
-        let policy = Policy::parse(&text).map_err(|error| {
-            Failure::user(format!("cannot read policy `{}`: {error}", path.display()))
-        })?;
-        return Ok(Some(Box::new(policy)));
+        return Ok(Some(Box::new(read_policy(path)?)));
     }
-    let Some(vkey) = vkey else { return Ok(None) };
+    match vkey {
+        None => Ok(None),
+        Some(vkey) => Ok(Some(Box::new(read_vkey(vkey)?))),
+    }
+}
+
+/// As [`trust`], in the form of a policy: the ledger's key alone asks for no cosignatures.
+pub(super) fn trusted_policy(
+    vkey: Option<&str>,
+    policy: Option<&Path>,
+) -> Result<Option<Policy>, Failure> {
+    match (vkey, policy) {
+        (None, None) => Ok(None),
+        (_, Some(path)) => read_policy(path).map(Some),
+        (Some(vkey), None) => Policy::from_key(read_vkey(vkey)?)
+            .map(Some)
+            .map_err(|error| Failure::user(format!("cannot use --vkey: {error}"))),
+    }
+}
+
+fn read_policy(path: &Path) -> Result<Policy, Failure> {
+    let text = read_text(path, POLICY_LENGTH_MAX)?;
+    Policy::parse(&text)
+        .map_err(|error| Failure::user(format!("cannot read policy `{}`: {error}", path.display())))
+}
+
+fn read_vkey(vkey: &str) -> Result<VerifierKey, Failure> {
     // A verifier key always has a `+`; a file of that name is still a file.
     let path = Path::new(vkey);
     let text = match path.is_file() {
         true => read_text(path, SMALL_FILE_LENGTH_MAX)?,
         false => vkey.to_owned(),
     };
-    let key = VerifierKey::parse(text.trim()).map_err(|error| {
+    VerifierKey::parse(text.trim()).map_err(|error| {
         Failure::user(format!("cannot read --vkey: {error}"))
             .hint("the node prints it when it starts; `scribe checkpoint --print vkey` asks for it")
-    })?;
-    Ok(Some(Box::new(key)))
+    })
+}
+
+/// A signed checkpoint from a file; a file that is none is a mistake of the user's. No signature is checked.
+pub(super) fn read_signed(path: &Path) -> Result<SignedCheckpoint, Failure> {
+    let text = read_proof_text(path)?;
+    SignedCheckpoint::parse(&text).map_err(|error| {
+        Failure::user(format!(
+            "`{}` is no signed checkpoint: {error}",
+            path.display()
+        ))
+        .hint("`scribe checkpoint > FILE` writes one")
+    })
 }
 
 fn verify_receipt(

@@ -12,6 +12,7 @@ use scribe_proof::hash::Hash;
 use super::disk::{Disk, DiskFile, Open};
 use super::error::{IoContext, StoreError};
 use super::segment::SealedSegment;
+use super::walk::Damage;
 use crate::limits::MIB;
 
 /// Name of the file.
@@ -198,6 +199,51 @@ fn encode_header(cluster_id: [u8; 16]) -> [u8; HEADER_LENGTH] {
     let crc = crc32c::crc32c(&bytes[..28]);
     bytes[28..].copy_from_slice(&crc.to_be_bytes());
     bytes
+}
+
+/// Reads a whole MANIFEST the strict way, for an audit: every byte is what its records encode to, up to the last one.
+/// Opening a log cuts a bad record at the end, and rebuilds the file if there is one elsewhere.
+pub(crate) fn check_bytes(
+    bytes: &[u8],
+    cluster_id: [u8; 16],
+) -> Result<Vec<ManifestRecord>, Damage> {
+    let damage = |offset: usize, reason: String| Damage {
+        path: MANIFEST_NAME.into(),
+        offset: offset as u64,
+        reason,
+    };
+    let header = encode_header(cluster_id);
+    if bytes.get(..HEADER_LENGTH) != Some(&header) {
+        let good = bytes.iter().zip(&header).take_while(|(a, b)| a == b);
+        return Err(damage(
+            good.count(),
+            "the header is not that of this ledger".to_owned(),
+        ));
+    }
+    let mut records = Vec::new();
+    let mut at = HEADER_LENGTH;
+    while at < bytes.len() {
+        let number = records.len();
+        match ManifestRecord::parse(&bytes[at..]) {
+            Ok(Some((record, length))) => {
+                let encoded = record.encode();
+                let stored = &bytes[at..at + length];
+                if encoded != stored {
+                    let good = encoded.iter().zip(stored).take_while(|(a, b)| a == b);
+                    let reason = format!("record {number} has bytes it must not have");
+                    return Err(damage(at + good.count(), reason));
+                }
+                records.push(record);
+                at += length;
+            }
+            Ok(None) => return Err(damage(at, format!("record {number} is damaged"))),
+            Err(version) => {
+                let reason = format!("record {number} is of version {version}, allowed {FORMAT}");
+                return Err(damage(at, reason));
+            }
+        }
+    }
+    Ok(records)
 }
 
 /// What opening the file found.

@@ -11,6 +11,7 @@ use super::disk::{Disk, DiskFile, Open, read_full_at};
 use super::error::{IoContext, StoreError};
 use super::frame::Vote;
 use super::log::LogIdentity;
+use super::walk::Damage;
 
 /// Name of the file.
 pub const VOTE_NAME: &str = "vote";
@@ -203,6 +204,46 @@ impl VoteFile {
         }
         self.record = record;
         Ok(())
+    }
+}
+
+/// Reads a whole vote file the strict way, for an audit: both slots are good and of one node, and there is nothing
+/// beside them. Opening a log is content with one good slot.
+pub(crate) fn check_bytes(bytes: &[u8]) -> Result<(LogIdentity, Option<Vote>), Damage> {
+    let damage = |offset: usize, reason: String| Damage {
+        path: VOTE_NAME.into(),
+        offset: offset as u64,
+        reason,
+    };
+    let length = SLOT_LENGTH + RECORD_LENGTH;
+    if bytes.len() != length {
+        let reason = format!("the file has {} bytes, must have {length}", bytes.len());
+        return Err(damage(bytes.len().min(length), reason));
+    }
+    let between = &bytes[RECORD_LENGTH..SLOT_LENGTH];
+    if let Some(at) = between.iter().position(|byte| *byte != 0) {
+        return Err(damage(
+            RECORD_LENGTH + at,
+            "there is something between the two slots".into(),
+        ));
+    }
+    let mut newest: Option<Record> = None;
+    for at in [0, SLOT_LENGTH] {
+        let slot = &bytes[at..at + RECORD_LENGTH];
+        let record = match Record::parse(slot) {
+            Slot::Valid(record) if record.encode()[..] == *slot => record,
+            _ => return Err(damage(at, "the slot does not hold a good vote".into())),
+        };
+        if newest.is_some_and(|other| other.identity != record.identity) {
+            return Err(damage(at, "the two slots are of two nodes".into()));
+        }
+        if newest.is_none_or(|other| other.sequence < record.sequence) {
+            newest = Some(record);
+        }
+    }
+    match newest {
+        Some(record) => Ok((record.identity, record.vote)),
+        None => Err(damage(0, "there is no good slot".into())),
     }
 }
 

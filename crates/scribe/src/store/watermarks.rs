@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::disk::{Disk, DiskFile, Open, read_full_at};
 use super::error::{IoContext, StoreError};
 use super::frame::LogId;
+use super::walk::Damage;
 
 /// Name of the file.
 pub const WATERMARKS_NAME: &str = "watermarks";
@@ -78,6 +79,59 @@ impl Watermarks {
                 purged: id(2),
             },
         ))
+    }
+}
+
+/// Reads a whole watermarks file the strict way, for an audit: every slot that was ever written is good, and there is
+/// nothing beside them. `None` if nothing was ever written. Opening a log is content with what it can read.
+pub(crate) fn check_bytes(bytes: &[u8]) -> Result<Option<Watermarks>, Damage> {
+    let damage = |offset: usize, reason: &str| Damage {
+        path: WATERMARKS_NAME.into(),
+        offset: offset as u64,
+        reason: reason.to_owned(),
+    };
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    // The first slot written is the second one.
+    let second = SLOT_LENGTH as usize;
+    let Some(slots) = bytes.get(..second + RECORD_LENGTH) else {
+        return Err(damage(bytes.len(), "the file ends before its second slot"));
+    };
+    if bytes.len() > slots.len() {
+        return Err(damage(slots.len(), "there is something behind the slots"));
+    }
+    let between = &bytes[RECORD_LENGTH..second];
+    if let Some(at) = between.iter().position(|byte| *byte != 0) {
+        return Err(damage(
+            RECORD_LENGTH + at,
+            "there is something between the two slots",
+        ));
+    }
+    let mut newest: Option<(u64, Watermarks)> = None;
+    let mut blank = None;
+    for (number, at) in [0, second].into_iter().enumerate() {
+        let Some(slot) = slots[at..].first_chunk::<RECORD_LENGTH>() else {
+            return Err(damage(at, "the slot is cut off"));
+        };
+        if slot.iter().all(|byte| *byte == 0) {
+            blank = Some(at);
+            continue;
+        }
+        let parsed = Watermarks::parse(slot)
+            .filter(|(sequence, marks)| marks.encode(*sequence) == *slot)
+            .filter(|(sequence, _)| sequence % 2 == number as u64);
+        let Some(found) = parsed else {
+            return Err(damage(at, "the slot does not hold good watermarks"));
+        };
+        if newest.is_none_or(|newest| newest.0 < found.0) {
+            newest = Some(found);
+        }
+    }
+    match (newest, blank) {
+        // The slots are written in turn.
+        (Some((2.., _)), Some(at)) => Err(damage(at, "the slot is blank")),
+        (newest, _) => Ok(newest.map(|(_, marks)| marks)),
     }
 }
 

@@ -314,12 +314,12 @@ fn a_stopped_node_is_exported_with_its_keys() {
 }
 
 /// Serves the files below a directory like any web server; a directory is also what a lying node can be made of.
-struct StaticServer {
-    url: String,
+pub struct StaticServer {
+    pub url: String,
 }
 
 impl StaticServer {
-    fn start(directory: PathBuf) -> StaticServer {
+    pub fn start(directory: PathBuf) -> StaticServer {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         std::thread::spawn(move || {
@@ -362,7 +362,7 @@ fn answer(mut stream: TcpStream, directory: &Path) {
 }
 
 /// Copies a directory.
-fn copy(from: &Path, to: &Path) {
+pub fn copy(from: &Path, to: &Path) {
     for (name, (bytes, _)) in files(from) {
         let path = to.join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();

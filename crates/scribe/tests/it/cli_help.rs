@@ -22,8 +22,8 @@ fn help_of_every_verb() {
     let verbs = names(&command);
     assert_eq!(
         verbs.join(" "),
-        "serve put get delete history list watch prove verify checkpoint policy import export repair cluster witness keygen \
-         bench check-config"
+        "serve put get delete history list watch prove verify audit monitor checkpoint policy import export repair cluster \
+         witness keygen bench check-config"
     );
     insta::assert_snapshot!("help", help_of(&[]));
     for verb in &verbs {

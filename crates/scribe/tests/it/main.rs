@@ -1,6 +1,9 @@
 //! The one integration-test binary.
 
 mod append;
+mod audit;
+mod audit_flips;
+mod audit_support;
 mod checkpoints;
 mod cli_cluster_files;
 mod cli_export_tiles;
@@ -32,6 +35,7 @@ mod http_tls;
 mod http_watch;
 mod kill;
 mod member;
+mod monitor;
 mod namespaces;
 mod peer_calls;
 mod peer_hostile;

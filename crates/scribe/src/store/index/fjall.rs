@@ -11,6 +11,7 @@
 //! The database is one person's project with an exact version pin; nothing outside this file names it, and whatever
 //! it cannot open is deleted and rebuilt from the segments.
 
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::panic::{AssertUnwindSafe, RefUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -138,6 +139,16 @@ fn remove_dir(directory: &Path) -> io::Result<()> {
 fn open_database(directory: &Path, cache_bytes: u64, now_ms: &Arc<AtomicU64>) -> io::Result<Open> {
     let started = Instant::now();
     loop {
+        match check_lists(directory) {
+            Ok(true) => {}
+            // As below.
+            Ok(false) if started.elapsed() < CLOSE_WAIT => {
+                std::thread::sleep(Duration::from_millis(2));
+                continue;
+            }
+            Ok(false) => return Err(io::Error::other("key index: it is open elsewhere")),
+            Err(error) => return Err(error),
+        }
         // The database asserts some of its invariants on what it reads: damage may come as a panic.
         let result = catch_unwind(AssertUnwindSafe(|| {
             try_open(directory, cache_bytes, now_ms.clone())
@@ -158,6 +169,44 @@ fn open_database(directory: &Path, cache_bytes: u64, now_ms: &Arc<AtomicU64>) ->
             }
         }
     }
+}
+
+/// Compares the list of tables of each keyspace with the checksum beside it; `Ok(false)` while somebody has the database
+/// open and may be about to change it. A new database has no lists.
+///
+/// The database keeps that checksum and does not look at it. It believes the numbers in the list, sets memory aside for as
+/// many tables as a flipped bit says, and takes the whole process down when there is no such memory.
+fn check_lists(directory: &Path) -> io::Result<bool> {
+    let lock = match File::open(directory.join("lock")) {
+        Ok(lock) => lock,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) => return Err(error),
+    };
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(false),
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
+    for keyspace in fs::read_dir(directory.join("keyspaces"))? {
+        let keyspace = keyspace?.path();
+        let current = match fs::read(keyspace.join("current")) {
+            Ok(current) => current,
+            // One that was never finished: the database deletes it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        let (number, rest) = current
+            .split_first_chunk::<8>()
+            .ok_or_else(|| damaged("a list of tables"))?;
+        let list = keyspace.join(format!("v{}", u64::from_le_bytes(*number)));
+        let list = fs::read(&list).map_err(|_| damaged("the name of a list of tables"))?;
+        let checksum = xxhash_rust::xxh3::xxh3_128(&list).to_le_bytes();
+        // 0: of this kind of checksum.
+        if rest != [&checksum[..], &[0]].concat() {
+            return Err(damaged("a list of tables"));
+        }
+    }
+    Ok(true)
 }
 
 fn try_open(directory: &Path, cache_bytes: u64, now_ms: Arc<AtomicU64>) -> ::fjall::Result<Open> {
@@ -491,6 +540,33 @@ mod tests {
         }
         assert!(FjallIndex::open(&path, 1 << 20).is_err());
         FjallIndex::remove(&path).unwrap();
+        FjallIndex::open(&path, 1 << 20).unwrap();
+    }
+
+    #[test]
+    fn any_flipped_bit_of_a_list_of_tables_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index");
+        drop(FjallIndex::open(&path, 1 << 20).unwrap());
+        for keyspace in ["0", "1", "2"] {
+            let keyspace = path.join("keyspaces").join(keyspace);
+            let current = keyspace.join("current");
+            let number = u64::from_le_bytes(*fs::read(&current).unwrap().first_chunk().unwrap());
+            for file in [current, keyspace.join(format!("v{number}"))] {
+                let good = fs::read(&file).unwrap();
+                for at in 0..good.len() {
+                    let mut bad = good.clone();
+                    bad[at] ^= 0x10;
+                    fs::write(&file, &bad).unwrap();
+                    assert!(check_lists(&path).is_err(), "{file:?} {at}");
+                }
+                fs::write(&file, &good).unwrap();
+            }
+        }
+        assert!(check_lists(&path).unwrap());
+        let open = FjallIndex::open(&path, 1 << 20).unwrap();
+        assert!(!check_lists(&path).unwrap(), "somebody has it open");
+        drop(open);
         FjallIndex::open(&path, 1 << 20).unwrap();
     }
 
