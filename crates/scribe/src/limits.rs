@@ -118,6 +118,9 @@ pub const ENTRY_CACHE_BYTES: u64 = 48 * MIB as u64;
 pub const TILE_CACHE_BYTES: u64 = 32 * MIB as u64;
 /// Tiles kept in memory with the hashes between their levels, for receipts: those of a million entries, say.
 pub const PROOF_CACHE_BYTES: u64 = 64 * MIB as u64;
+/// Threads that read tiles from disk for receipts and for the static read side: more would only wait for each other, and
+/// each keeps memory of its own.
+pub const TILE_READERS_MAX: usize = 8;
 /// Memory the key index may use for its block cache.
 pub const INDEX_CACHE_BYTES: u64 = 64 * MIB as u64;
 

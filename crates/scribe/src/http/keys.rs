@@ -496,9 +496,8 @@ async fn receipt_of(app: &App, entry: Entry) -> Result<Response<ReplyBody>, ApiE
         Some(receipt) => receipt,
         None => {
             let node = app.node.clone();
-            tokio::task::spawn_blocking(move || node.receipt(&entry, &published))
-                .await
-                .map_err(ApiError::task_failed)??
+            app.read_tiles(move || node.receipt(&entry, &published))
+                .await??
         }
     };
     let text = receipt.to_text();

@@ -162,6 +162,7 @@ pub async fn serve(
         bulk_streams: Arc::new(Semaphore::new(limits::BULK_STREAMS_MAX)),
         bulk_room: Arc::new(Semaphore::new(limits::BULK_ROOM_FRAMES)),
         watchers: Arc::new(Semaphore::new(limits::WATCHERS_MAX)),
+        tile_readers: Semaphore::new(limits::TILE_READERS_MAX),
         stopping: CancellationToken::new(),
         metrics: HttpMetrics::default(),
     }));
@@ -184,8 +185,23 @@ struct AppInner {
     bulk_streams: Arc<Semaphore>,
     bulk_room: Arc<Semaphore>,
     watchers: Arc<Semaphore>,
+    tile_readers: Semaphore,
     stopping: CancellationToken,
     metrics: HttpMetrics,
+}
+
+impl App {
+    /// Runs what may have to read tiles from disk, beside few others of its kind.
+    async fn read_tiles<T: Send + 'static>(
+        &self,
+        read: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        // The semaphore is never closed; a request that is given up leaves its place.
+        let _reading = self.tile_readers.acquire().await;
+        tokio::task::spawn_blocking(read)
+            .await
+            .map_err(ApiError::task_failed)
+    }
 }
 
 impl Deref for App {

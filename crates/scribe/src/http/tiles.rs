@@ -114,8 +114,9 @@ async fn stored(app: &App, path: TilePath) -> Result<StoredTile, ApiError> {
         return Err(beyond(&path, &published));
     }
     let node = app.node.clone();
-    let read = tokio::task::spawn_blocking(move || node.tile(&path, &published)).await;
-    Ok(read.map_err(ApiError::task_failed)??)
+    Ok(app
+        .read_tiles(move || node.tile(&path, &published))
+        .await??)
 }
 
 fn newest(app: &App) -> Result<std::sync::Arc<Published>, ApiError> {
