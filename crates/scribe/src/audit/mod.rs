@@ -40,6 +40,9 @@ pub struct AuditOptions {
     pub pinned: Option<SignedCheckpoint>,
     /// The key directory of a stopped node: the ledger must have the head signed last.
     pub key_dir: Option<PathBuf>,
+    /// Whether to leave the key index of a data directory alone: it is derived, and comparing it with the entries takes
+    /// as long as everything else.
+    pub skip_index: bool,
 }
 
 /// Told how much of how much is done, in bytes for files and in entries for a live node. Called from several threads.

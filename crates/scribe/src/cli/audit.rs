@@ -48,6 +48,9 @@ pub struct Arguments {
     /// Key directory that belongs to a data directory: the ledger must have the head signed last
     #[arg(long, value_name = "DIR")]
     key_dir: Option<PathBuf>,
+    /// Leave the key index of a data directory out: it is derived, and takes as long as everything else
+    #[arg(long)]
+    skip_index: bool,
     /// Write what was found as JSON to this file, also when something does not hold
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -80,6 +83,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
             .map(read_signed)
             .transpose()?,
         key_dir: arguments.key_dir.clone(),
+        skip_index: arguments.skip_index,
     };
     let outcome = audit(&arguments, options).await;
     let shown = match &outcome {

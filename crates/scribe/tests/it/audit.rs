@@ -126,7 +126,7 @@ async fn a_live_node_is_audited_while_it_is_written_to() {
     let options = AuditOptions {
         policy: Some(policy(&ledger.node)),
         pinned: Some(first.clone()),
-        key_dir: None,
+        ..AuditOptions::default()
     };
     let mut sizes = Vec::new();
     while !writer.is_finished() {
@@ -262,7 +262,7 @@ async fn an_older_copy_of_the_data_does_not_have_what_was_signed() {
     let pinned = AuditOptions {
         policy: Some(policy),
         pinned: Some(newest.clone()),
-        key_dir: None,
+        ..AuditOptions::default()
     };
     for options in [&with_keys, &pinned] {
         let report = audit_directory(&ledger.options.data_dir, options).unwrap();
@@ -292,7 +292,7 @@ async fn every_member_of_a_cluster_has_a_sound_directory_and_the_same_ledger() {
     let options = AuditOptions {
         policy: Some(policy(cluster.node(leader))),
         pinned: Some(published.clone()),
-        key_dir: None,
+        ..AuditOptions::default()
     };
     let directories: Vec<_> = cluster
         .ids()

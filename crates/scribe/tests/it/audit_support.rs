@@ -73,6 +73,7 @@ impl Kept {
             policy: Some(self.policy.clone()),
             pinned: self.checkpoints.first().cloned(),
             key_dir: keys.then(|| self.ledger.options.key_dir.clone()),
+            skip_index: false,
         }
     }
 

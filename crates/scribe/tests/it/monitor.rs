@@ -9,7 +9,7 @@ use scribe::monitor::{Event, Kind, Monitor, MonitorOptions, Severity};
 use scribe::node::{Node, NodeOptions};
 use scribe_client::{Client, FilePin, RetryPolicy};
 use scribe_proof::policy::Policy;
-use scribe_proof::{SignedCheckpoint, TreeSize, VerifierKey};
+use scribe_proof::{SignedCheckpoint, SigningKey, TreeSize, VerifierKey};
 use tempfile::TempDir;
 
 use crate::cli_export_tiles::{StaticServer, copy};
@@ -70,8 +70,20 @@ async fn forger(victim: &NodeOptions, directory: &Path) -> Node {
             fs::copy(&path, forged.key_dir.join(path.file_name().unwrap())).unwrap();
         }
     }
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-    fs::set_permissions(&forged.key_dir, mode).unwrap();
+    // A thief makes up the record of what was signed, too: nothing, as it stands in a new directory.
+    let ledger_key = fs::read_to_string(forged.key_dir.join("ledger.key")).unwrap();
+    let origin = SigningKey::parse(ledger_key.trim())
+        .unwrap()
+        .name()
+        .to_owned();
+    let record = format!(
+        "scribe-ledger/last-signed/v1\n{origin}\n0\n{}\n",
+        scribe_proof::empty_root().to_base64()
+    );
+    fs::write(forged.key_dir.join("last-signed"), record).unwrap();
+    let mode = |bits| std::os::unix::fs::PermissionsExt::from_mode(bits);
+    fs::set_permissions(forged.key_dir.join("last-signed"), mode(0o600)).unwrap();
+    fs::set_permissions(&forged.key_dir, mode(0o700)).unwrap();
     Node::start(forged).await.unwrap()
 }
 

@@ -225,20 +225,16 @@ impl IndexCopy {
         self.ask(|index| index.remembered(key_hash))
     }
 
-    /// The index must have taken in exactly these segments, or more (sealing was interrupted); `versions` says how many
-    /// entries each has.
-    pub(super) fn check_segments(
-        &self,
-        sealed: &[SealedSegment],
-        versions: &[u64],
-    ) -> Result<(), AuditError> {
+    /// The index must have taken in exactly these segments, or more (sealing was interrupted).
+    pub(super) fn check_segments(&self, sealed: &[SealedSegment]) -> Result<(), AuditError> {
         let known = self.ask(|index| index.segments())?;
-        for (segment, versions) in sealed.iter().zip(versions) {
+        for segment in sealed {
+            let footer = &segment.footer;
             let expected = IndexedSegment {
                 number: segment.number,
                 end_size: segment.footer.end_size,
                 end_root: segment.footer.end_root,
-                versions: *versions,
+                versions: footer.end_size.get() - footer.start_size.get(),
             };
             if known.get(segment.number as usize) != Some(&expected) {
                 let reason = format!("segment {} is not in it as it is", segment.number);

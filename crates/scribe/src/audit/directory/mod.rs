@@ -25,7 +25,8 @@ use scribe_proof::tree::{LEVEL_MAX, TreeBuilder, level_length, root_at};
 
 use self::derived::{IndexCopy, TreeReader};
 use self::files::Inventory;
-use self::segment::{Facts, Head, Job, Shared};
+use self::segment::{Head, Job, Shared};
+use self::tail::{OpenFacts, OpenJob};
 use super::checkpoint::{Announced, evaluate, signatures};
 use super::parallel::in_order;
 use super::{AuditError, AuditOptions, AuditReport, Expected, Finding, Progress};
@@ -64,11 +65,14 @@ pub fn audit(
         .last()
         .map_or(TreeSize::EMPTY, |last| last.footer.end_size);
     let tree = TreeReader::open(directory, sealed_size);
-    let index = IndexCopy::open(directory)?;
+    let index = match options.skip_index {
+        true => None,
+        false => Some(IndexCopy::open(directory)?),
+    };
     let hasher = RandomState::new();
     let shared = Shared {
         tree: &tree,
-        index: Some(&index),
+        index: index.as_ref(),
         hasher: &hasher,
         // The index may forget what is older than the window, counted from its newest segment.
         oldest_ms: sealed.last().map_or(0, |last| {
@@ -79,24 +83,36 @@ pub fn audit(
     };
 
     let mut ledger = Ledger::new(expected);
-    let in_index = sealed_segments(directory, sealed, &shared, &mut ledger)?;
+    let open = OpenJob::first(directory, &inventory);
+    let (in_index, first_open) =
+        sealed_segments(directory, sealed, open.as_ref(), &shared, &mut ledger)?;
     let files = tree.check_lengths()?;
-    if in_index != (sealed_size.get(), ledger.index_sum) {
-        return Err(IndexCopy::finding(format!(
-            "it does not have the {sealed_size} versions that the segments give (it has {})",
-            in_index.0
-        ))
-        .into());
+    match &index {
+        Some(index) => {
+            if in_index != (sealed_size.get(), ledger.index_sum) {
+                return Err(IndexCopy::finding(format!(
+                    "it does not have the {sealed_size} versions that the segments give (it has {})",
+                    in_index.0
+                ))
+                .into());
+            }
+            index.check_segments(sealed)?;
+        }
+        None => report
+            .notes
+            .push("the key index was not compared: it is derived, and was left out".to_owned()),
     }
-    let versions: Vec<u64> = sealed
-        .iter()
-        .map(|segment| segment.footer.end_size.get() - segment.footer.start_size.get())
-        .collect();
-    index.check_segments(sealed, &versions)?;
     drop(shared);
 
     let mut tree = tree;
-    tail::audit(directory, &inventory, &mut tree, &mut ledger, &read)?;
+    tail::audit(
+        directory,
+        &inventory,
+        first_open,
+        &mut tree,
+        &mut ledger,
+        &read,
+    )?;
 
     let size = ledger.builder.size();
     ledger.expected.finish(size, "log")?;
@@ -256,7 +272,12 @@ impl Ledger {
     }
 
     /// Takes in what the next sealed segment says, and compares its footer and its MANIFEST record with it.
-    fn take(&mut self, job: &Job, facts: Facts, tree: &TreeReader) -> Result<(), AuditError> {
+    fn take(
+        &mut self,
+        job: &Job,
+        facts: segment::Facts,
+        tree: &TreeReader,
+    ) -> Result<(), AuditError> {
         let (name, sealed) = (job.name.as_str(), &job.sealed);
         let (start_size, start_root) = (self.builder.size(), self.builder.root());
         let first = facts.entries.first_timestamp_ms;
@@ -326,14 +347,24 @@ impl Ledger {
     }
 }
 
-/// Checks all sealed segments, on as many threads as there are processors, and takes them in in order. Returns how many
-/// versions the index has of them, and their sum.
+/// What a piece of the log says.
+enum Facts {
+    Sealed(Box<segment::Facts>),
+    Open(OpenFacts),
+}
+
+/// Versions in the index and their sum, and what the first open segment says.
+type Looked = ((u64, u64), Option<OpenFacts>);
+
+/// Checks all sealed segments and the first open one, on as many threads as there are processors, and takes the sealed
+/// ones in in order.
 fn sealed_segments(
     directory: &Path,
     sealed: &[SealedSegment],
+    open: Option<&OpenJob>,
     shared: &Shared<'_>,
     ledger: &mut Ledger,
-) -> Result<(u64, u64), AuditError> {
+) -> Result<Looked, AuditError> {
     let jobs: Vec<Job> = sealed
         .iter()
         .enumerate()
@@ -351,21 +382,35 @@ fn sealed_segments(
     let size = sealed
         .last()
         .map_or(TreeSize::EMPTY, |last| last.footer.end_size);
+    let mut first_open = None;
     thread::scope(|scope| {
         let index = scope.spawn(|| match shared.index {
             Some(index) => index.sum(size, shared.hasher),
             None => Ok((0, 0)),
         });
-        let job = |number: u64| &jobs[number as usize];
         let outcome = in_order(
-            jobs.len() as u64,
-            |number| job(number).run(shared),
-            |number, facts| ledger.take(job(number), facts, shared.tree),
+            jobs.len() as u64 + u64::from(open.is_some()),
+            |number| match (jobs.get(number as usize), open) {
+                (Some(job), _) => Ok(Facts::Sealed(Box::new(job.run(shared)?))),
+                (None, Some(open)) => Ok(Facts::Open(open.run(shared.tree, shared.read)?)),
+                (None, None) => Err(AuditError::Unexpected("there is no such segment".into())),
+            },
+            |number, facts| {
+                match facts {
+                    Facts::Sealed(facts) => {
+                        ledger.take(&jobs[number as usize], *facts, shared.tree)?;
+                    }
+                    Facts::Open(facts) => first_open = Some(facts),
+                }
+                Ok(())
+            },
         );
         // A root that is awaited of the empty tree.
         let outcome = outcome.and_then(|()| Ok(ledger.append(&[], "log", |_, _| ())?));
         let index = index.join();
         outcome?;
-        index.unwrap_or_else(|_| Err(AuditError::Unexpected("reading the index stopped".into())))
+        let index = index
+            .unwrap_or_else(|_| Err(AuditError::Unexpected("reading the index stopped".into())))?;
+        Ok((index, first_open))
     })
 }

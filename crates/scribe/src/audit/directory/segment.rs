@@ -3,7 +3,7 @@
 //! Segments are checked side by side; what one says about the next is compared when they are put in order.
 
 use std::fs::File;
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -48,14 +48,9 @@ pub(super) struct FrameRules<'a> {
     /// As a footer has it: the last membership with the log id of its frame.
     pub(super) membership: Option<Bytes>,
     pub(super) frames: u32,
-}
-
-/// The part of a frame that the index knows.
-pub(super) struct Indexed<'a> {
-    pub(super) batch: &'a Batch,
-    pub(super) position: FramePosition,
-    pub(super) first: TreeSize,
-    pub(super) hasher: &'a RandomState,
+    /// Of a sealed segment: its number, and what the versions in it add up to in the index.
+    pub(super) in_index: Option<(u32, &'a RandomState)>,
+    pub(super) sum: u64,
 }
 
 impl<'a> FrameRules<'a> {
@@ -145,6 +140,21 @@ impl<'a> FrameRules<'a> {
             let bytes = batch.leaf(slot).unwrap_or_default();
             let checked = self.entries.leaf(&bytes).and_then(|leaf| {
                 self.entries.opening(&leaf, batch.private(slot).as_ref())?;
+                if let Some((segment, hasher)) = self.in_index {
+                    let version = Version {
+                        index: LeafIndex::new(index),
+                        kind: leaf.kind,
+                        position: FramePosition {
+                            segment,
+                            offset: offset as u32,
+                            length: raw.len() as u32,
+                        },
+                        slot: slot as u16,
+                    };
+                    let key = indexed_key(leaf.kind, leaf.key);
+                    let print = version_fingerprint(hasher, key, &version);
+                    self.sum = self.sum.wrapping_add(print);
+                }
                 Ok(scribe_proof::leaf_hash(&bytes))
             });
             let hash = checked.map_err(|broken| {
@@ -166,68 +176,54 @@ impl<'a> FrameRules<'a> {
     }
 }
 
-impl Indexed<'_> {
-    /// Number and order-independent sum of the versions the index must have of this frame.
-    pub(super) fn fingerprint(&self) -> u64 {
-        let mut sum = 0u64;
-        for slot in 0..self.batch.count() {
-            let bytes = self.batch.leaf(slot).unwrap_or_default();
-            let Ok(leaf) = scribe_proof::Leaf::parse(&bytes) else {
-                continue;
-            };
-            let version = Version {
-                index: LeafIndex::new(self.first.get() + slot as u64),
-                kind: leaf.kind,
-                position: self.position,
-                slot: slot as u16,
-            };
-            let key = indexed_key(leaf.kind, leaf.key);
-            sum = sum.wrapping_add(version_fingerprint(self.hasher, key, &version));
+/// Every idempotency key of a frame that may still be asked for must be found, or a newer write under it. `first` is the
+/// tree size before the frame.
+fn remembered(
+    batch: &Batch,
+    first: TreeSize,
+    index: &IndexCopy,
+    oldest_ms: u64,
+) -> Result<(), AuditError> {
+    for digest in batch.digests() {
+        let leaf = batch.leaf(usize::from(digest.first)).unwrap_or_default();
+        let timestamp_ms = scribe_proof::Leaf::parse(&leaf).map_or(0, |leaf| leaf.timestamp_ms);
+        if timestamp_ms < oldest_ms {
+            continue;
         }
-        sum
-    }
-
-    /// Every idempotency key that may still be asked for must be found, or a newer write under it.
-    pub(super) fn remembered(&self, index: &IndexCopy, oldest_ms: u64) -> Result<(), AuditError> {
-        for digest in self.batch.digests() {
-            let leaf = self
-                .batch
-                .leaf(usize::from(digest.first))
-                .unwrap_or_default();
-            let timestamp_ms = scribe_proof::Leaf::parse(&leaf).map_or(0, |leaf| leaf.timestamp_ms);
-            if timestamp_ms < oldest_ms {
-                continue;
-            }
-            let expected = Remembered {
-                first: LeafIndex::new(self.first.get() + u64::from(digest.first)),
-                count: digest.count,
-                fingerprint: digest.fingerprint,
-                timestamp_ms,
-            };
-            let found = index.remembered(&digest.key_hash)?;
-            if !found.is_some_and(|found| found == expected || found.first > expected.first) {
-                return Err(IndexCopy::finding(format!(
-                    "the idempotency key of entry {} gives {found:?}",
-                    expected.first
-                ))
-                .entry(expected.first.get())
-                .into());
-            }
+        let expected = Remembered {
+            first: LeafIndex::new(first.get() + u64::from(digest.first)),
+            count: digest.count,
+            fingerprint: digest.fingerprint,
+            timestamp_ms,
+        };
+        let found = index.remembered(&digest.key_hash)?;
+        if !found.is_some_and(|found| found == expected || found.first > expected.first) {
+            return Err(IndexCopy::finding(format!(
+                "the idempotency key of entry {} gives {found:?}",
+                expected.first
+            ))
+            .entry(expected.first.get())
+            .into());
         }
-        Ok(())
     }
+    Ok(())
 }
 
 /// What is added up to compare an index with the entries. Random per run, so that nothing can be made to add up.
 pub(super) fn version_fingerprint(hasher: &RandomState, key: &[u8], version: &Version) -> u64 {
     let position = version.position;
-    hasher.hash_one((
-        key,
-        version.index.get(),
-        version.kind as u8,
-        (position.segment, position.offset, position.length),
-        version.slot,
-    ))
+    // In few pieces: this is done for every entry, twice.
+    let mut packed = [0; 23];
+    packed[..8].copy_from_slice(&version.index.get().to_be_bytes());
+    packed[8..12].copy_from_slice(&position.segment.to_be_bytes());
+    packed[12..16].copy_from_slice(&position.offset.to_be_bytes());
+    packed[16..20].copy_from_slice(&position.length.to_be_bytes());
+    packed[20..22].copy_from_slice(&version.slot.to_be_bytes());
+    packed[22] = version.kind as u8;
+    let mut state = hasher.build_hasher();
+    state.write(&packed);
+    state.write(key);
+    state.finish()
 }
 
 /// A sealed segment to look at.
@@ -311,9 +307,10 @@ impl Job {
             heads: Vec::new(),
             membership: None,
             frames: 0,
+            in_index: shared.index.map(|_| (sealed.number, shared.hasher)),
+            sum: 0,
         };
         let mut sparse = SparseBuilder::new(sealed.footer.start_size);
-        let mut sum = 0u64;
         let start = SEGMENT_HEADER_LENGTH as u64;
         let mut frames = Frames::new(&file, name, start, sealed.body_length);
         while let Some(found) = frames.next_frame()? {
@@ -331,18 +328,7 @@ impl Job {
             if let Some(batch) = rules.frame(found.offset, &found.raw, parsed)?
                 && let Some(index) = shared.index
             {
-                let indexed = Indexed {
-                    batch: &batch,
-                    position: FramePosition {
-                        segment: sealed.number,
-                        offset: found.offset as u32,
-                        length: parsed.length as u32,
-                    },
-                    first,
-                    hasher: shared.hasher,
-                };
-                sum = sum.wrapping_add(indexed.fingerprint());
-                indexed.remembered(index, shared.oldest_ms)?;
+                remembered(&batch, first, index, shared.oldest_ms)?;
             }
             (shared.read)(found.raw.len() as u64);
         }
@@ -361,7 +347,7 @@ impl Job {
             body_sha256: Hash(sha256.finalize().into()),
             sparse: sparse.finish().1,
             footer,
-            sum,
+            sum: rules.sum,
         })
     }
 }
