@@ -91,11 +91,11 @@ pub struct Finding {
     /// The entry concerned.
     pub index: Option<u64>,
     /// Its key, as people read it.
-    pub key: Option<String>,
+    pub key: Option<Box<str>>,
     /// The rule, the value found, the value allowed.
     pub reason: String,
     /// What may explain it, and what to do.
-    pub hint: Option<String>,
+    pub hint: Option<Box<str>>,
 }
 
 impl Finding {
@@ -119,12 +119,12 @@ impl Finding {
 
     pub(crate) fn key(mut self, key: &[u8]) -> Finding {
         if !key.is_empty() {
-            self.key = Some(show_key(key));
+            self.key = Some(show_key(key).into());
         }
         self
     }
 
-    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Finding {
+    pub(crate) fn hint(mut self, hint: impl Into<Box<str>>) -> Finding {
         self.hint = Some(hint.into());
         self
     }
@@ -260,7 +260,8 @@ mod tests {
             "log/x.seg, byte 7, entry 3, key \"k\": wrong"
         );
         assert_eq!(Finding::new("vote", "gone").to_string(), "vote: gone");
-        assert_eq!(Finding::default().key(b"\xff").key.unwrap(), "base64:/w==");
+        let key = Finding::default().key(b"\xff").key;
+        assert_eq!(key.as_deref(), Some("base64:/w=="));
     }
 
     #[test]

@@ -94,7 +94,7 @@ pub(crate) fn check_bytes(bytes: &[u8]) -> Result<Option<Watermarks>, Damage> {
         return Ok(None);
     }
     // The first slot written is the second one.
-    let second = SLOT_LENGTH as usize;
+    let second = SLOT_LENGTH;
     let Some(slots) = bytes.get(..second + RECORD_LENGTH) else {
         return Err(damage(bytes.len(), "the file ends before its second slot"));
     };

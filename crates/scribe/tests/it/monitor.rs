@@ -9,7 +9,7 @@ use scribe::monitor::{Event, Kind, Monitor, MonitorOptions, Severity};
 use scribe::node::{Node, NodeOptions};
 use scribe_client::{Client, FilePin, RetryPolicy};
 use scribe_proof::policy::Policy;
-use scribe_proof::{SignedCheckpoint, SigningKey, TreeSize, VerifierKey};
+use scribe_proof::{Checkpoint, SignedCheckpoint, SigningKey, TreeSize, VerifierKey};
 use tempfile::TempDir;
 
 use crate::cli_export_tiles::{StaticServer, copy};
@@ -291,7 +291,15 @@ async fn static_copies_are_followed_and_each_way_to_be_wrong_has_its_name() {
     let at = spoiled.len() - 10;
     spoiled[at] = if spoiled[at] == 'A' { 'B' } else { 'A' };
     let spoiled: String = spoiled.into_iter().collect();
-    let renamed = text.replacen(text.lines().next().unwrap(), "example.com/other", 1);
+    let stranger = SigningKey::from_seed("example.com/other", &[9; 32]).unwrap();
+    let other = Checkpoint::new(
+        "example.com/other",
+        TreeSize::EMPTY,
+        scribe_proof::empty_root(),
+    );
+    let other = SignedCheckpoint::sign(other, &[&stranger])
+        .unwrap()
+        .to_text();
     for (note, expected) in [
         (
             format!("{text}\n\n{spoiled}\n{}\n", lines[1]),
@@ -299,7 +307,7 @@ async fn static_copies_are_followed_and_each_way_to_be_wrong_has_its_name() {
         ),
         (format!("{text}\n\n{}\n", lines[0]), Kind::Policy),
         (format!("{text}\n\n{}\n", lines[1]), Kind::Policy),
-        (format!("{renamed}\n\n{signatures}"), Kind::OtherLedger),
+        (other, Kind::OtherLedger),
         ("no note\n".to_owned(), Kind::Signature),
     ] {
         fs::write(&checkpoint, &note).unwrap();

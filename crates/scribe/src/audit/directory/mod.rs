@@ -102,7 +102,6 @@ pub fn audit(
             .notes
             .push("the key index was not compared: it is derived, and was left out".to_owned()),
     }
-    drop(shared);
 
     let mut tree = tree;
     tail::audit(
