@@ -74,7 +74,7 @@ pub(super) async fn part_with_those_who_left(inner: Weak<Inner>) {
     let left = |id| {
         let Some(inner) = inner.upgrade() else { return };
         if let Some(server) = &*inner.raft_server.lock() {
-            server.cut(id);
+            server.let_go(id);
         }
         inner.consensus.forget_peer(id);
         tracing::info!(node = id, "a node was removed; its connections are closed");

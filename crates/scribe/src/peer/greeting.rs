@@ -122,7 +122,7 @@ pub(super) async fn greet(
     let judged = Hello::parse(&hello).and_then(|hello| {
         let sender = judge(&hello, certificate.as_deref(), shared)?;
         shared.admit(id, sender)?;
-        // Again, now that `Server::cut` would find it: it may have been removed in between.
+        // Again, now that `Server::let_go` would find it: it may have been removed in between.
         if let Some(sender) = sender {
             shared.handler.admit(sender)?;
         }

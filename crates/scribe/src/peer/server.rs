@@ -86,8 +86,17 @@ impl std::fmt::Debug for Shared {
 #[derive(Debug, Default)]
 struct Registry {
     next: u64,
-    handshaking: VecDeque<(u64, CancellationToken)>,
-    open: BTreeMap<u64, (Option<NodeId>, CancellationToken)>,
+    handshaking: VecDeque<(u64, Ends)>,
+    open: BTreeMap<u64, (Option<NodeId>, Ends)>,
+}
+
+/// The two ways in which a connection ends from this side.
+#[derive(Debug, Clone)]
+struct Ends {
+    /// At once.
+    closed: CancellationToken,
+    /// In order: no more requests, and those at work are answered.
+    stopping: CancellationToken,
 }
 
 impl Server {
@@ -135,13 +144,14 @@ impl Server {
         self.shared.tasks.wait().await;
     }
 
-    /// Closes every connection of a node at once, its requests at work included. Whether it may come back is
+    /// Takes no more requests from a node, and closes its connections as soon as those at work are answered: one of
+    /// them may be what it was asked to do, such as to have itself removed. Whether it may come back is
     /// [`Handler::admit`]'s to say, which must refuse it before this is called.
-    pub fn cut(&self, sender: NodeId) {
+    pub fn let_go(&self, sender: NodeId) {
         let registry = self.shared.registry.lock();
-        for (other, closed) in registry.open.values() {
+        for (other, ends) in registry.open.values() {
             if *other == Some(sender) {
-                closed.cancel();
+                ends.stopping.cancel();
             }
         }
     }
@@ -189,8 +199,8 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         match accepted {
             Ok((stream, address)) => {
                 shared.accepted.fetch_add(1, Relaxed);
-                let (id, closed) = shared.arrived();
-                let connection = drive(stream, address, id, closed, Arc::clone(&shared));
+                let (id, ends) = shared.arrived();
+                let connection = drive(stream, address, id, ends, Arc::clone(&shared));
                 shared.tasks.spawn(connection);
             }
             Err(error) => {
@@ -206,7 +216,7 @@ async fn drive(
     stream: TcpStream,
     address: SocketAddr,
     id: u64,
-    closed: CancellationToken,
+    Ends { closed, stopping }: Ends,
     shared: Arc<Shared>,
 ) {
     let timeouts = &shared.options.timeouts;
@@ -237,7 +247,7 @@ async fn drive(
                 handler: Arc::clone(&shared.handler),
                 timeouts: timeouts.clone(),
                 closed: closed.clone(),
-                stopping: shared.stopping.clone(),
+                stopping,
                 requests: Arc::clone(&shared.requests),
             };
             let serving = session.serve();
@@ -272,18 +282,21 @@ impl Shared {
     }
 
     /// A newcomer. If too many have not said who they are, the oldest of them goes.
-    fn arrived(&self) -> (u64, CancellationToken) {
+    fn arrived(&self) -> (u64, Ends) {
         let mut registry = self.registry.lock();
         let id = registry.next;
         registry.next += 1;
-        let closed = self.closed.child_token();
-        registry.handshaking.push_back((id, closed.clone()));
+        let ends = Ends {
+            closed: self.closed.child_token(),
+            stopping: self.stopping.child_token(),
+        };
+        registry.handshaking.push_back((id, ends.clone()));
         if registry.handshaking.len() > limits::PEER_HANDSHAKES_MAX
             && let Some((_, oldest)) = registry.handshaking.pop_front()
         {
-            oldest.cancel();
+            oldest.closed.cancel();
         }
-        (id, closed)
+        (id, ends)
     }
 
     /// The newcomer is known. If there are too many in all it is refused; if its own node has too many, the oldest of
@@ -329,10 +342,10 @@ impl Shared {
         }
         if let Some((_, oldest)) = displaced.and_then(|oldest| registry.open.remove(&oldest)) {
             self.displaced.fetch_add(1, Relaxed);
-            oldest.cancel();
+            oldest.closed.cancel();
         }
-        if let Some((id, closed)) = registry.handshaking.remove(position) {
-            registry.open.insert(id, (sender, closed));
+        if let Some((id, ends)) = registry.handshaking.remove(position) {
+            registry.open.insert(id, (sender, ends));
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use scribe::node::HandedOver;
 
 use crate::test_cluster::{TestCluster, eventually};
+use crate::test_ledger::put;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leadership_is_handed_to_a_voter_that_runs_and_stays() {
@@ -24,6 +25,8 @@ async fn leadership_is_handed_to_a_voter_that_runs_and_stays() {
         cluster.node(staying).health().is_leader
     })
     .await;
+    // Elected is not yet leading: its first entry must be applied.
+    cluster.node(staying).append(put("k", "v")).await.unwrap();
     // Now the other two go at once.
     cluster.node(leader).leave().await;
     assert_eq!(
