@@ -260,9 +260,9 @@ async fn a_leader_with_a_damaged_tree_publishes_nothing() {
     cluster.stop_all().await;
 }
 
-/// (e) Nothing in its own directories tells the node that they are old. The others do: the leader it had acknowledged
-/// entries to counts it as unreachable, and the newest checkpoint bears its own cosignature for a tree it does not
-/// remember, at which it stops by itself.
+/// (e) Nothing in its own directories tells the node that they are old. The others do: the newest checkpoint bears its own
+/// cosignature for a tree it does not remember, at which it stops by itself. The leader it had acknowledged entries to
+/// counts it as unreachable meanwhile, and is not ended by it.
 async fn an_old_copy_of_data_and_keys(change_leader: bool) {
     let (mut cluster, seen) = watched().await;
     let leader = cluster.leader().await;
@@ -308,10 +308,7 @@ async fn an_old_copy_of_data_and_keys(change_leader: bool) {
     let said = node.said()[before..].to_owned();
     assert_eq!(status.unwrap().code(), Some(2), "{said}");
     assert!(said.contains("and remembers none larger"), "{said}");
-    if !change_leader {
-        let said = cluster.node(leader).said();
-        assert!(said.contains("which it had acknowledged"), "{said}");
-    }
+    // Whether the leader heard of the older log before the node was gone is a matter of chance; it goes on either way.
     publish_some(&others, &seen, "without", 3).await;
     compare(&seen, &others, 9).await;
 }
