@@ -81,15 +81,14 @@ pub(super) async fn receipts(
     };
     let tree_size = published.as_ref().map(|published| published.size.get());
     let node = app.node.clone();
-    let receipts = tokio::task::spawn_blocking(move || {
+    let prove = move || {
         let prove = |(key, index)| receipt(&node, key, index, published.as_deref());
         found
             .into_iter()
             .map(prove)
             .collect::<Result<Vec<_>, ApiError>>()
-    })
-    .await
-    .map_err(ApiError::task_failed)??;
+    };
+    let receipts = app.read_tiles(prove).await??;
     let mut reply = json_reply(&ReceiptsResponse {
         tree_size,
         receipts,

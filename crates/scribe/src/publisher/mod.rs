@@ -651,7 +651,8 @@ impl Task {
         if shared.keys.withheld().is_some() || shared.signers()?.is_none() {
             return Ok(());
         }
-        if !shared.can_be_cosigned()? {
+        let known = shared.node_keys()?;
+        if !shared.can_be_cosigned(&known) {
             tracing::debug!(%size, "a majority of the voters has not announced its keys yet");
             return Ok(());
         }
@@ -686,7 +687,7 @@ impl Task {
             }
         };
         let checkpoint = Checkpoint::new(shared.keys.origin.clone(), size, root);
-        let Some(cosigned) = shared.cosigned(&checkpoint.to_text(), &others)? else {
+        let Some(cosigned) = shared.cosigned(&checkpoint.to_text(), &known, &others) else {
             tracing::info!(%size, "too few voters have cosigned the tree head");
             return Ok(());
         };

@@ -1,4 +1,5 @@
-//! Which of the ledger's keys sign now, and what a signed note that comes from outside says about this node.
+//! Which of the ledger's keys sign now and which nodes' cosignatures count, and what a signed note that comes from outside
+//! says about this node.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -51,7 +52,7 @@ impl Shared {
     }
 
     /// The cosigning keys the nodes announced. As with the ledger's, the last ones known count on if damage hides them.
-    fn node_keys(&self) -> Result<BTreeMap<NodeId, VerifierKey>, SignError> {
+    pub(super) fn node_keys(&self) -> Result<BTreeMap<NodeId, VerifierKey>, SignError> {
         match roster::node_keys(&self.store, &self.keys.origin) {
             Ok(found) => {
                 *self.known_node_keys.lock() = found.clone();
@@ -67,14 +68,13 @@ impl Shared {
 
     /// Whether a majority of the voters can cosign: until they have announced their keys, a checkpoint would carry fewer
     /// cosignatures than the policy of this ledger asks for, for ever.
-    pub(super) fn can_be_cosigned(&self) -> Result<bool, SignError> {
-        let known = self.node_keys()?;
+    pub(super) fn can_be_cosigned(&self, known: &BTreeMap<NodeId, VerifierKey>) -> bool {
         let voters = self.consensus.voters();
         let announced = voters.iter().filter(|id| match self.is_this_node(**id) {
             true => known.get(id) == Some(self.keys.node.verifier_key()),
             false => known.contains_key(id),
         });
-        Ok(announced.count() > voters.len() / 2)
+        announced.count() > voters.len() / 2
     }
 
     /// The cosignatures of other voters that verify under the keys they announced, over a checkpoint's text. `None` if
@@ -82,9 +82,9 @@ impl Shared {
     pub(super) fn cosigned(
         &self,
         text: &str,
+        known: &BTreeMap<NodeId, VerifierKey>,
         others: &BTreeMap<NodeId, Found>,
-    ) -> Result<Option<Vec<Signature>>, SignError> {
-        let known = self.node_keys()?;
+    ) -> Option<Vec<Signature>> {
         let mut good = Vec::with_capacity(others.len());
         for (id, found) in others {
             // One that does not verify must not spoil the note.
@@ -96,7 +96,7 @@ impl Shared {
         }
         let voters = self.consensus.voters();
         let own = usize::from(voters.iter().any(|id| self.is_this_node(*id)));
-        Ok((good.len() + own > voters.len() / 2).then_some(good))
+        (good.len() + own > voters.len() / 2).then_some(good)
     }
 
     fn is_this_node(&self, id: NodeId) -> bool {
