@@ -19,11 +19,13 @@ use crate::support::TestServer;
 use crate::test_cluster::TestCluster;
 use crate::test_ledger::{TestLedger, delete, options, put};
 
-async fn serve(node: &Node) -> TestServer {
+/// A node behind its HTTP API.
+pub async fn serve(node: &Node) -> TestServer {
     TestServer::over(node, ([127, 0, 0, 1], 0).into()).await
 }
 
-async fn grow(node: &Node, name: &str, count: usize) -> SignedCheckpoint {
+/// Appends and publishes; the checkpoint.
+pub async fn grow(node: &Node, name: &str, count: usize) -> SignedCheckpoint {
     let writes = (0..count)
         .map(|n| put(&format!("{name}/{n}"), &format!("value {n}")))
         .collect();

@@ -12,11 +12,12 @@ use scribe_proof::policy::Policy;
 use scribe_proof::{Checkpoint, SignedCheckpoint, SigningKey, TreeSize, VerifierKey};
 use tempfile::TempDir;
 
+use crate::audit::serve;
 use crate::cli_export_tiles::{StaticServer, copy};
 use crate::cli_node::command;
 use crate::support::TestServer;
 use crate::test_cluster::TestCluster;
-use crate::test_ledger::{TestLedger, options, put};
+use crate::test_ledger::{TestLedger, options};
 
 /// A client that does not wait long for who does not answer.
 fn client(url: &str) -> Client {
@@ -44,20 +45,10 @@ fn monitor(urls: &[String], policy: &Policy, directory: &Path, entries: bool) ->
     Monitor::new(options, Box::new(pin)).unwrap()
 }
 
-async fn serve(node: &Node) -> TestServer {
-    TestServer::over(node, ([127, 0, 0, 1], 0).into()).await
-}
-
 /// Appends and publishes; the tree size.
 async fn grow(node: &Node, name: &str, count: usize) -> u64 {
-    let writes = (0..count)
-        .map(|n| put(&format!("{name}/{n}"), &format!("value {n}")))
-        .collect();
-    for outcome in node.append_many(writes).await {
-        outcome.unwrap();
-    }
-    let published = node.publish(node.applied_size()).await.unwrap();
-    published.size.get()
+    let signed = crate::audit::grow(node, name, count).await;
+    signed.checkpoint().size.get()
 }
 
 /// A node that somebody started with the stolen keys of another, on a history of its own.
