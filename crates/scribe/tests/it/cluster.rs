@@ -11,7 +11,7 @@ use scribe_proof::index::TreeSize;
 use scribe_proof::policy::Policy;
 
 use crate::test_cluster::{TestCluster, eventually};
-use crate::test_ledger::{check_log, put};
+use crate::test_ledger::{check_log, index_let_go, put};
 
 fn keyed(write: Write, key: &str) -> Write {
     Write {
@@ -503,6 +503,9 @@ async fn nodes_that_come_back_at_other_addresses_are_found_one_after_another() {
 }
 
 pub fn copy_dir(from: &Path, to: &Path) {
+    if from.ends_with("index") {
+        index_let_go(from);
+    }
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();

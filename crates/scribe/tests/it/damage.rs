@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use scribe::node::{Node, StartError};
 
-use crate::test_ledger::{TestLedger, put, wait_until};
+use crate::test_ledger::{TestLedger, index_let_go, put, wait_until};
 
 /// A stopped ledger with a few sealed segments and a log behind them.
 async fn stopped() -> TestLedger {
@@ -22,6 +22,7 @@ async fn stopped() -> TestLedger {
     // The sealer works on its own thread, at its own pace.
     wait_until(|| ledger.node.sealed_segments() >= 2).await;
     ledger.node.shutdown().await;
+    index_let_go(&ledger.options.data_dir.join("index"));
     ledger
 }
 

@@ -167,3 +167,12 @@ pub async fn wait_until(condition: impl Fn() -> bool) {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
 }
+
+/// Waits until nobody has the key index of a stopped node open: its database is closed on a thread of its own, which
+/// may still delete files after the node has stopped. For tests that copy or change the files of a stopped node.
+pub fn index_let_go(index: &Path) {
+    let Ok(lock) = std::fs::File::open(index.join("lock")) else {
+        return;
+    };
+    lock.lock().unwrap();
+}
