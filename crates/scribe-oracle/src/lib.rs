@@ -39,6 +39,7 @@ mod entries;
 mod event;
 mod floor;
 mod heads;
+pub mod history;
 mod invariants;
 mod judge;
 mod places;

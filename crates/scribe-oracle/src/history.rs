@@ -2,52 +2,64 @@
 //!
 //! No search is needed. The ledger is the order of the writes, so every operation has a place in it, or an interval of
 //! places: a write its index, a read the tree size it saw, or the versions it saw. What is left to check is that places
-//! follow real time: what began after another had ended must not come before it. One sweep over starts and ends finds
-//! the smallest possible place for each, and a history is refused if and only if one does not fit. A write whose
-//! outcome is unknown is in the ledger or not; if it is, it may have taken effect at any time after it was sent.
+//! follow real time ([`places`](crate::places)). A write whose outcome is unknown is in the ledger or not; if it is, it
+//! may have taken effect at any time after it was sent.
 //!
-//! Pure: knows no node, no clock and no client.
+//! This is the small form, for a history of puts and reads that is complete when it is checked. A [`Judge`](crate::Judge)
+//! holds more against the ledger, and while the run goes on; both rest on the same places and the same sweep.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 
+use crate::places::{NEVER, Span, Versions, of_entry, of_state, sweep};
+
 /// Violations described before the rest is only counted.
 const DESCRIBED_MAX: usize = 10;
-/// Beyond every place: what never ended, and the end of a key's newest version.
-const NEVER: u64 = u64::MAX;
 
 /// What a client did, and between which moments. All operations share one clock of any unit.
 #[derive(Clone, Debug)]
 pub struct Operation {
+    /// Before anything of it was sent.
     pub start: u64,
+    /// After all of the answer had come.
     pub end: u64,
+    /// What was asked, and answered.
     pub action: Action,
 }
 
+/// What a client asked for, and what it was told.
 #[derive(Clone, Debug)]
 pub enum Action {
     /// A put. No two puts of a history have the same value.
     Put {
+        /// The key.
         key: String,
+        /// The value, unique in the history.
         value: String,
+        /// What it asked of the key.
         condition: Condition,
+        /// What became of it.
         outcome: Outcome,
     },
     /// A linearizable read of one or more keys in one state.
     Read {
         /// The tree size the read saw, if the answer said so.
         tree_size: Option<u64>,
+        /// Each key with its newest version, if it had one.
         saw: Vec<(String, Option<Version>)>,
     },
 }
 
+/// What a put asks of its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Condition {
+    /// Nothing.
     None,
     /// The key's newest version has this index.
     Index(u64),
 }
 
+/// What became of a put, as far as its client knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Appended at this index.
@@ -60,9 +72,12 @@ pub enum Outcome {
     ConditionFailed(Option<u64>),
 }
 
+/// A version of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version {
+    /// Its place in the ledger.
     pub index: u64,
+    /// Its value.
     pub value: String,
 }
 
@@ -72,23 +87,18 @@ pub type Ledger = BTreeMap<u64, (String, String)>;
 /// What a history that holds consisted of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Checked {
+    /// Puts that were acknowledged.
     pub acknowledged: usize,
+    /// Reads.
     pub reads: usize,
+    /// Puts that were refused.
     pub refused: usize,
+    /// Puts that were refused because their condition did not hold.
     pub conditions_failed: usize,
-    /// Writes of unknown outcome that are in the ledger, and that are not.
+    /// Puts of unknown outcome that are in the ledger.
     pub unknown_appended: usize,
+    /// Puts of unknown outcome that are not.
     pub unknown_not_appended: usize,
-}
-
-/// Where in the ledger's order an operation may be. The entry at index `i` is at `2 i + 1`, the state that has `n`
-/// entries at `2 n`.
-#[derive(Clone, Copy, Debug)]
-struct Places {
-    first: u64,
-    last: u64,
-    /// When the operation was over: later than the client knew if its outcome was unknown.
-    end: u64,
 }
 
 #[derive(Default)]
@@ -110,23 +120,27 @@ impl Violations {
 ///
 /// # Errors
 /// The violations, in words.
+///
+/// # Panics
+/// If two puts have the same value: then nobody can tell which of them an entry is.
 pub fn check(history: &[Operation], ledger: &Ledger) -> Result<Checked, String> {
     let mut violations = Violations::default();
     let appended = match_writes(history, ledger, &mut violations);
-    let mut versions: HashMap<&str, Vec<u64>> = HashMap::new();
-    for (index, (key, _)) in ledger {
-        versions.entry(key).or_default().push(*index);
-    }
-    let versions_of = |key: &str| versions.get(key).map_or(&[][..], Vec::as_slice);
-    let newest_before = |key: &str, size: u64| {
-        let all = versions_of(key);
-        let before = all.partition_point(|index| *index < size);
-        before.checked_sub(1).map(|at| all[at])
-    };
-
+    let versions = Versions::of(
+        ledger
+            .iter()
+            .map(|(index, (key, _))| (*index, key.as_str())),
+    );
     let mut checked = Checked::default();
-    let mut places: Vec<Option<Places>> = Vec::with_capacity(history.len());
-    for (operation, at) in history.iter().zip(&appended) {
+    // Operations that have a place, and where it may be.
+    let mut placed: Vec<(usize, Span)> = Vec::with_capacity(history.len());
+    for (number, (operation, at)) in history.iter().zip(&appended).enumerate() {
+        let span = |first, last| Span {
+            start: operation.start,
+            end: operation.end,
+            first,
+            last,
+        };
         let seen = match &operation.action {
             Action::Put {
                 key,
@@ -135,7 +149,7 @@ pub fn check(history: &[Operation], ledger: &Ledger) -> Result<Checked, String> 
                 ..
             } => {
                 if let (Some(index), Condition::Index(expected)) = (at, condition) {
-                    let found = newest_before(key, *index);
+                    let found = versions.newest_before(&key.as_str(), *index);
                     if found != Some(*expected) {
                         violations.add(format!(
                             "a put of `{key}` after version {expected} was appended at {index}, after {found:?}"
@@ -151,27 +165,24 @@ pub fn check(history: &[Operation], ledger: &Ledger) -> Result<Checked, String> 
                 }
                 match outcome {
                     Outcome::Acknowledged(_) | Outcome::Unknown => {
-                        places.push(at.map(|index| Places {
-                            first: 2 * index + 1,
-                            last: 2 * index + 1,
-                            end: match outcome {
-                                Outcome::Unknown => NEVER,
-                                _ => operation.end,
-                            },
-                        }));
+                        if let Some(index) = at {
+                            let mut span = span(of_entry(*index), of_entry(*index));
+                            // It may have taken effect long after its client gave up.
+                            if *outcome == Outcome::Unknown {
+                                span.end = NEVER;
+                            }
+                            placed.push((number, span));
+                        }
                         continue;
                     }
-                    Outcome::Refused => {
-                        places.push(None);
-                        continue;
-                    }
+                    Outcome::Refused => continue,
                     Outcome::ConditionFailed(current) => {
                         if *condition == current.map_or(Condition::None, Condition::Index) {
                             violations.add(format!(
                                 "a put of `{key}` was refused although its condition held: {condition:?}"
                             ));
                         }
-                        vec![(key, *current)]
+                        vec![(key.as_str(), *current)]
                     }
                 }
             }
@@ -188,57 +199,47 @@ pub fn check(history: &[Operation], ledger: &Ledger) -> Result<Checked, String> 
                 }
                 let seen: Vec<_> = saw
                     .iter()
-                    .map(|(key, version)| (key, version.as_ref().map(|version| version.index)))
+                    .map(|(key, version)| {
+                        (key.as_str(), version.as_ref().map(|version| version.index))
+                    })
                     .collect();
                 if let Some(size) = *tree_size {
                     for (key, version) in &seen {
-                        let found = newest_before(key, size);
+                        let found = versions.newest_before(key, size);
                         if found != *version {
                             violations.add(format!(
                                 "a read of `{key}` at tree size {size} saw version {version:?}, newest there is {found:?}"
                             ));
                         }
                     }
-                    places.push(Some(Places {
-                        first: 2 * size,
-                        last: 2 * size,
-                        end: operation.end,
-                    }));
+                    placed.push((number, span(of_state(size), of_state(size))));
                     continue;
                 }
                 seen
             }
         };
         // Versions without a tree size: any state in which all of them are the newest.
-        let mut interval = Places {
-            first: 0,
-            last: NEVER,
-            end: operation.end,
-        };
+        let mut interval = (0, NEVER);
         for (key, version) in seen {
-            let all = versions_of(key);
-            let next = match version {
-                None => 0,
-                Some(index) => match all.binary_search(&index) {
-                    Ok(found) => {
-                        interval.first = interval.first.max(2 * index + 2);
-                        found + 1
-                    }
-                    Err(_) => {
-                        violations.add(format!(
-                            "`{key}` never had the version {index} that was seen"
-                        ));
-                        continue;
-                    }
-                },
+            let Some((first, last)) = versions.places(&key, version) else {
+                violations.add(format!(
+                    "`{key}` never had the version {} that was seen",
+                    version.unwrap_or_default()
+                ));
+                continue;
             };
-            interval.last = interval
-                .last
-                .min(all.get(next).map_or(NEVER, |next| 2 * next));
+            interval = (interval.0.max(first), interval.1.min(last));
         }
-        places.push(Some(interval));
+        placed.push((number, span(interval.0, interval.1)));
     }
-    follow_real_time(history, &places, &mut violations);
+    let (numbers, spans): (Vec<usize>, Vec<Span>) = placed.into_iter().unzip();
+    for misplaced in sweep(&spans) {
+        let before = misplaced.after.map(|span| &history[numbers[span]]);
+        violations.add(format!(
+            "{:?} came after {before:?}, but is before it in the ledger",
+            history[numbers[misplaced.span]]
+        ));
+    }
     match violations.count {
         0 => Ok(checked),
         count => Err(format!("{count} violations:\n{}", violations.text)),
@@ -301,40 +302,6 @@ fn match_writes(
         }
     }
     appended
-}
-
-/// Gives each operation the smallest place that nothing which ended before it began has passed.
-fn follow_real_time(history: &[Operation], places: &[Option<Places>], violations: &mut Violations) {
-    // At one moment starts come first: what touches overlaps.
-    let mut moments: Vec<(u64, bool, usize)> = Vec::new();
-    for (number, place) in places.iter().enumerate() {
-        if let Some(place) = place {
-            moments.push((history[number].start, false, number));
-            moments.push((place.end, true, number));
-        }
-    }
-    moments.sort_unstable();
-    let mut floor = (0, None);
-    let mut taken = vec![0; history.len()];
-    for (_, ends, number) in moments {
-        let Some(place) = places[number] else {
-            continue;
-        };
-        if ends {
-            floor = floor.max((taken[number], Some(number)));
-            continue;
-        }
-        taken[number] = place.first.max(floor.0);
-        if taken[number] > place.last {
-            let before = floor.1.map(|number: usize| &history[number]);
-            violations.add(format!(
-                "{:?} came after {before:?}, but is before it in the ledger",
-                history[number]
-            ));
-            // One violation is one violation: what follows is judged as if this had not been.
-            taken[number] = place.last;
-        }
-    }
 }
 
 #[cfg(test)]
