@@ -523,9 +523,12 @@ impl Judge {
             .collect();
         order.sort_unstable();
         let versions = Versions::of(order);
-        let unknown = self
-            .refused
-            .find_unknown(at, &self.book, &self.acknowledged, &versions)?;
+        let unknown = self.refused.find_unknown(
+            at,
+            (&self.book, &self.entries),
+            &self.acknowledged,
+            &versions,
+        )?;
         self.count_writes(&unknown);
         let mut places = unknown;
         for id in self.book.write_ids() {
