@@ -81,7 +81,8 @@ pub struct Version {
     pub value: String,
 }
 
-/// Key and value of the ledger's entries by index; those of the ledger about itself are left out.
+/// Key and value of the ledger's entries by index; those of the ledger about itself are left out. So it does not say how
+/// large the ledger is: a read of a state beyond its end is not found here.
 pub type Ledger = BTreeMap<u64, (String, String)>;
 
 /// What a history that holds consisted of.
@@ -177,7 +178,11 @@ pub fn check(history: &[Operation], ledger: &Ledger) -> Result<Checked, String> 
                     }
                     Outcome::Refused => continue,
                     Outcome::ConditionFailed(current) => {
-                        if *condition == current.map_or(Condition::None, Condition::Index) {
+                        let held = match condition {
+                            Condition::None => true,
+                            Condition::Index(index) => *current == Some(*index),
+                        };
+                        if held {
                             violations.add(format!(
                                 "a put of `{key}` was refused although its condition held: {condition:?}"
                             ));
@@ -573,6 +578,11 @@ mod tests {
             conditional(2, 3, "k=b", Condition::Index(0), ConditionFailed(Some(7))),
         ];
         refused(&history, &[(1, "k=a")], "never had the version 7");
+        let history = [
+            put(0, 1, "k=a", Acknowledged(1)),
+            put(2, 3, "k=b", ConditionFailed(Some(1))),
+        ];
+        refused(&history, &[(1, "k=a")], "although its condition held");
     }
 
     /// Linearizable by trying every order.

@@ -150,6 +150,31 @@ fn a_read_sees_more_than_the_state_it_names() {
 }
 
 #[test]
+fn a_read_sees_a_state_beyond_the_ledger() {
+    for consistency in [STALE, Consistency::Linearizable] {
+        let mut run = Run::new();
+        run.put("a", "1");
+        let read = Read::of("a").with(consistency);
+        run.read(read, Some(2), seen(0, "1")).unwrap();
+        found(run.finish(), Promise, &["more than 1 entries", "saw 2"]);
+    }
+}
+
+#[test]
+fn half_of_a_transaction_is_read() {
+    for saw in [[seen(0, "1"), None], [None, seen(1, "2")]] {
+        let mut run = Run::new();
+        let id = run.write(Write::of([Step::put("a", b"1"), Step::put("b", b"2")]));
+        let read = run.begin(Request::Read(Read::many(["a", "b"]).with(STALE)));
+        run.append("a", Some("1"));
+        run.append("b", Some("2"));
+        run.end(read, answer(None, &saw)).unwrap();
+        run.end(id, Outcome::Unknown).unwrap();
+        found(run.finish(), Promise, &["never in a state", "read `a` `b`"]);
+    }
+}
+
+#[test]
 fn a_read_before_the_entry_it_asked_for() {
     let mut run = Run::new();
     run.put("a", "1");

@@ -109,6 +109,17 @@ fn the_checkpoint_goes_back_over_a_start() {
 }
 
 #[test]
+fn a_node_had_more_than_any_ledger_has() {
+    let mut run = run();
+    run.state(2, 5, None).unwrap();
+    found(
+        run.finish(),
+        Promise,
+        &["node 2 had tree size 5", "more than 4 entries"],
+    );
+}
+
+#[test]
 fn a_hole_in_a_ledger() {
     let mut run = run();
     run.ledger.remove(2);
