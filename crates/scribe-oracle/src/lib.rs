@@ -11,6 +11,19 @@
 //! end with faults healed, every node caught up, `whole_ledger` for each, `finish`, and [`Checked::at_least`]: a run in
 //! which nothing was checked has not passed.
 //!
+//! # What it must be told, and in which order
+//!
+//! Events come in the order in which they were observed, each with its moment; moments never go back.
+//!
+//! - **All writes of a run**, also those that set it up: an entry that nobody wrote is a violation. Reads, as many as one
+//!   likes. Values differ, so that an entry is one write's and no other's.
+//! - An outcome is [`Outcome::Refused`] only if the ledger promised that it will never be appended; a lost connection, a
+//!   deadline, a client that was killed are [`Outcome::Unknown`], and so is what never returns.
+//! - States, checkpoints and what was signed, of one node, in the order in which that node gave them: ask each node one at a
+//!   time. [`Judge::node_started`] between two lives of it. Checkpoints from elsewhere (receipts, witnesses) in any order.
+//! - Events of one watch in their order, over its reconnections.
+//! - In the end, with every node caught up and no operation left, the whole ledger of each.
+//!
 //! What it cannot know: whether signatures are good, whether anything happens in time, and what nobody told it. It is
 //! pure: no clock, no I/O, no randomness, and nothing of the ledger's own code but its hashes and its tree
 //! ([`scribe_proof`]).

@@ -114,16 +114,7 @@ impl Refused {
         let Some(first) = entries.first() else {
             return Ok(());
         };
-        if let Some(acknowledged) = write.acknowledged
-            && acknowledged.first != first.index
-        {
-            let evidence = format!(
-                "one write was acknowledged at two indexes: {}; {}",
-                book.text(acknowledged.operation),
-                book.text(operation)
-            );
-            return Err(broken(Promise, at, evidence));
-        }
+        // Without a key there is one attempt, and one outcome.
         let Some(key) = &write.idempotency_key else {
             return Ok(());
         };

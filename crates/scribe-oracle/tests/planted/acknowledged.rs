@@ -117,6 +117,17 @@ fn an_acknowledgement_of_too_few_entries() {
 }
 
 #[test]
+fn an_acknowledgement_of_a_write_that_appends_nothing() {
+    let mut run = run();
+    let id = run.write(Write::of([Step::check("c", Condition::Absent)]));
+    found(
+        run.end(id, Outcome::Acknowledged(Vec::new())),
+        Promise,
+        &["appends nothing"],
+    );
+}
+
+#[test]
 fn a_write_acknowledged_where_another_was_read() {
     let mut run = run();
     let id = run.write(Write::put("c", b"3"));

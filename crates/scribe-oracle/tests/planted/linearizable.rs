@@ -132,6 +132,22 @@ fn keys_that_were_never_newest_together() {
 }
 
 #[test]
+fn keys_that_are_known_not_to_have_been_newest_together() {
+    let mut run = Run::new();
+    for (key, value) in [("a", "0"), ("b", "1"), ("a", "2")] {
+        run.append(key, Some(value));
+        run.write(Write::put(key, value.as_bytes()));
+    }
+    run.entry_seen(&run.ledger[1].clone()).unwrap();
+    let read = run.begin(Request::Read(Read::many(["a", "b"])));
+    found(
+        run.end(read, answer(None, &[seen(2, "2"), None])),
+        Promise,
+        &["no state of the ledger explains", "read `a` `b`"],
+    );
+}
+
+#[test]
 fn an_unknown_write_before_it_was_sent() {
     let mut run = Run::new();
     let put = run.write(Write::put("a", b"2"));
