@@ -2,7 +2,7 @@
 //!
 //! No search is needed. The ledger is the order of the writes, so every operation has a place in it, or an interval of
 //! places: a write its index, a read the tree size it saw, or the versions it saw. What is left to check is that places
-//! follow real time ([`places`](crate::places)). A write whose outcome is unknown is in the ledger or not; if it is, it
+//! follow real time (`places.rs`). A write whose outcome is unknown is in the ledger or not; if it is, it
 //! may have taken effect at any time after it was sent.
 //!
 //! This is the small form, for a history of puts and reads that is complete when it is checked. A [`Judge`](crate::Judge)

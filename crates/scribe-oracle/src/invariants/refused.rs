@@ -203,14 +203,14 @@ impl Refused {
             let mut taken = matched(indexes.len(), writes.len(), |slot, write| {
                 fits(writes[write], indexes[slot])
             });
-            for slot in 0..indexes.len() {
+            for (slot, index) in indexes.iter().enumerate() {
                 if taken.contains(&Some(slot)) {
                     continue;
                 }
                 // None fits: whichever takes it will be found where it may not be. None at all is left: it is nobody's.
                 match taken.iter_mut().find(|slot| slot.is_none()) {
                     Some(none) => *none = Some(slot),
-                    None => return Err(self.nobodys(at, book, *content, indexes[slot])),
+                    None => return Err(self.nobodys(at, book, *content, *index)),
                 }
             }
             for (write, slot) in taken.iter().enumerate() {

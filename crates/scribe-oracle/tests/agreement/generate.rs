@@ -133,11 +133,11 @@ fn ask(rng: &mut StdRng, model: &Model, value: u32, plain: bool) -> Asked {
         },
     };
     let first = step(key, 2 * value, None);
-    if plain || value % 4 != 0 {
+    if plain || !value.is_multiple_of(4) {
         return Asked::Write(vec![first]);
     }
     let other = KEYS[usize::from(key == KEYS[0])];
-    let does = (value % 8 == 0).then_some(Does::Check);
+    let does = value.is_multiple_of(8).then_some(Does::Check);
     let second = step(other, 2 * value + 1, does);
     Asked::Write(vec![first, second])
 }
