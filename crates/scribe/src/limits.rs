@@ -15,7 +15,7 @@ pub const METADATA_LENGTH_MAX: usize = scribe_proof::leaf::METADATA_LENGTH_MAX;
 /// User pairs in one entry's metadata.
 pub const METADATA_PAIRS_MAX: usize = scribe_proof::leaf::METADATA_PAIRS_MAX;
 /// Operations in one transaction: a transaction is one frame, and its position is a 16-bit number in the leaf.
-pub const TRANSACTION_OPERATIONS_MAX: usize = 1_024;
+pub const TRANSACTION_OPERATIONS_MAX: usize = scribe_client::wire::TRANSACTION_OPERATIONS_MAX;
 /// Bytes of keys, metadata and values in one transaction.
 pub const TRANSACTION_BYTES_MAX: usize = 16 * MIB;
 /// Idempotency key as sent by a client; only its hash is kept.
@@ -133,9 +133,9 @@ pub const PAGE_LIMIT_DEFAULT: usize = 100;
 /// Bytes of entries in one page of `/v1/entries`; the page ends early and says where to go on.
 pub const PAGE_BYTES_MAX: usize = 8 * MIB;
 /// Keys in one `POST /v1/keys:get`.
-pub const KEYS_GET_MAX: usize = 1_000;
+pub const KEYS_GET_MAX: usize = scribe_client::wire::KEYS_GET_MAX;
 /// Receipts in one `POST /v1/receipts`: some two megabytes, fifteen with the longest metadata.
-pub const RECEIPTS_MAX: usize = 1_000;
+pub const RECEIPTS_MAX: usize = scribe_client::wire::RECEIPTS_MAX;
 /// Values above this size are left out of watch events; the client fetches them by index.
 pub const WATCH_VALUE_LENGTH_MAX: usize = 64 * 1_024;
 /// Watchers at once on one node.

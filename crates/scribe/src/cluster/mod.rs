@@ -7,5 +7,7 @@
 
 pub mod files;
 pub mod forward;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub mod join;
 pub mod wire;
