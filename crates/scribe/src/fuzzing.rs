@@ -5,11 +5,6 @@
 //! is within its limits, and is the same the second time. Only in builds with the feature `fuzzing`, which no release
 //! has, and in tests.
 
-#![expect(
-    clippy::missing_panics_doc,
-    reason = "a panic is how a target reports what it found"
-)]
-
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -19,12 +14,15 @@ use crate::units;
 #[cfg(test)]
 mod tests;
 
+/// A target: what it is called, and what it does.
+pub type Target = (&'static str, fn(&[u8]));
+
 macro_rules! targets {
     ($($(#[$doc:meta])* $name:ident => $body:path,)*) => {
         $($(#[$doc])* pub fn $name(data: &[u8]) { $body(data) })*
 
-        /// All of them: what they are called, and what they do.
-        pub const TARGETS: &[(&str, fn(&[u8]))] = &[$((stringify!($name), $name)),*];
+        /// All of them.
+        pub const TARGETS: &[Target] = &[$((stringify!($name), $name)),*];
     };
 }
 
@@ -101,8 +99,13 @@ targets! {
     quantities => self::amounts,
 }
 
+/// Longest TOML that is parsed here: while it is, it takes thirty times its text in memory. What is read from disk is
+/// limited by the length of the file.
+pub(crate) const TOML_LENGTH_MAX: usize = 32 * 1_024;
+
 /// A settings file: what it sets is printed in a form that sets the same.
 fn settings(data: &[u8]) {
+    let data = &data[..data.len().min(TOML_LENGTH_MAX)];
     let Ok(text) = std::str::from_utf8(data) else {
         return;
     };

@@ -10,8 +10,11 @@ use crate::verify::check_entry;
 use crate::wire;
 use crate::witness::WitnessAddress;
 
-/// All of them: what they are called, and what they do.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+/// A target: what it is called, and what it does.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All of them.
+pub const TARGETS: &[Target] = &[
     ("answer", answer),
     ("answer_stream", answer_stream),
     ("witness_address", witness_address),
@@ -26,11 +29,16 @@ fn json<T: DeserializeOwned + Serialize>(body: &[u8]) -> Option<T> {
     Some(read)
 }
 
+/// Longest answer read here. An element of a list takes some fifteen bytes of JSON and thirty times as much in memory:
+/// what a client reads into memory is bounded by the length of the answer alone, which its user sets.
+const ANSWER_LENGTH_MAX: usize = 32 * 1_024;
+
 /// The body of an answer; the first byte says of which.
 pub fn answer(data: &[u8]) {
     let Some((kind, body)) = data.split_first() else {
         return;
     };
+    let body = &body[..body.len().min(ANSWER_LENGTH_MAX)];
     match kind % 14 {
         0 => drop(json::<wire::Appended>(body)),
         1 => drop(json::<wire::History>(body)),

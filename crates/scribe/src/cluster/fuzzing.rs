@@ -8,7 +8,7 @@ use prost::Message;
 use super::files::ClusterFiles;
 use super::wire::{
     AdminAnswer, AdminRequest, CheckpointMessage, CosignAnswer, CosignRequest, ForwardAnswer,
-    ForwardRequest, JobMessage, JoinAnswer, JoinRequest, LedgerKeysMessage, OutcomeMessage,
+    ForwardRequest, Job, JobMessage, JoinAnswer, JoinRequest, LedgerKeysMessage, OutcomeMessage,
     PublishRequest, StatusAnswer,
 };
 use crate::limits;
@@ -93,6 +93,10 @@ fn check_forward(body: Bytes) {
         let Ok(job) = message.job() else {
             continue;
         };
+        if let Job::Transaction(transaction) = &job {
+            let operations = transaction.operations.len();
+            assert!(operations <= limits::TRANSACTION_OPERATIONS_MAX);
+        }
         let written = JobMessage::new(&job).expect("what was read can be written");
         let again = written.clone().job().expect("what was written can be read");
         assert_eq!(JobMessage::new(&again).as_ref(), Ok(&written));
@@ -103,6 +107,7 @@ fn check_forward(body: Bytes) {
 
 /// The file that makes a key directory a member's.
 pub(crate) fn cluster_file(data: &[u8]) {
+    let data = &data[..data.len().min(crate::fuzzing::TOML_LENGTH_MAX)];
     let Ok(text) = std::str::from_utf8(data) else {
         return;
     };
@@ -131,7 +136,6 @@ pub(crate) fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     use scribe_proof::index::LeafIndex;
     use scribe_proof::leaf::Metadata;
 
-    use super::wire::Job;
     use crate::consensus::PeerAddress;
     use crate::error::AppendError;
     use crate::sequencer::{Condition, Operation, Transaction, UnitAppended, Write, WriteKind};
@@ -266,11 +270,12 @@ pub(crate) fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
             .collect(),
     };
     add("forward", 11, request.encode_to_vec());
-    // One job of 1,100 empty operations: two bytes each.
-    let operations = [0x12, 0].repeat(1_100);
+    // One transaction of 1,100 checks of four bytes each.
+    let mut transaction = vec![0x08, 2];
+    transaction.extend([0x12, 2, 0x08, 3].repeat(1_100));
     let mut crowded = vec![0x0a];
-    prost::encoding::encode_varint(operations.len() as u64, &mut crowded);
-    crowded.extend(operations);
+    prost::encoding::encode_varint(transaction.len() as u64, &mut crowded);
+    crowded.extend(transaction);
     add("too-many-operations", 11, crowded);
 
     let address = |node: u64| PeerAddress {

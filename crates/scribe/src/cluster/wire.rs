@@ -3,14 +3,11 @@
 
 use bytes::Bytes;
 use prost::Message;
-use prost::encoding::WireType;
 use scribe_proof::hash::Hash;
 use scribe_proof::index::LeafIndex;
 use scribe_proof::leaf::Metadata;
 
-use crate::consensus::rpc::{MalformedMessage, check_count};
 use crate::error::AppendError;
-use crate::limits;
 use crate::sequencer::{
     Condition, Operation, Transaction, UnitAppended, UnitOutcome, Write, WriteKind,
 };
@@ -58,12 +55,6 @@ pub struct Malformed(pub String);
 impl From<prost::DecodeError> for Malformed {
     fn from(error: prost::DecodeError) -> Self {
         Self(error.to_string())
-    }
-}
-
-impl From<MalformedMessage> for Malformed {
-    fn from(error: MalformedMessage) -> Self {
-        Self(error.0)
     }
 }
 
@@ -122,37 +113,6 @@ pub struct ForwardRequest {
     pub jobs: Vec<JobMessage>,
 }
 
-impl ForwardRequest {
-    /// Reads the message: an element takes two bytes on the wire and a hundred in memory, so jobs, and the operations of
-    /// each, are counted before memory is set aside for them.
-    ///
-    /// # Errors
-    /// More than [`limits::FRAME_OPERATIONS_MAX`] jobs, more than [`limits::TRANSACTION_OPERATIONS_MAX`] operations in
-    /// one, or no such message.
-    pub fn read(body: Bytes) -> Result<Self, Malformed> {
-        check_count(&body, 1, limits::FRAME_OPERATIONS_MAX)?;
-        let mut rest = &body[..];
-        while !rest.is_empty() {
-            let (tag, wire_type) = prost::encoding::decode_key(&mut rest)?;
-            if tag == 1 && wire_type == WireType::LengthDelimited {
-                let length = prost::encoding::decode_varint(&mut rest)?;
-                let job = usize::try_from(length)
-                    .ok()
-                    .and_then(|length| rest.split_at_checked(length));
-                let Some((job, after)) = job else {
-                    return Err(Malformed(format!("a job of {length} bytes is cut off")));
-                };
-                check_count(job, 2, limits::TRANSACTION_OPERATIONS_MAX)?;
-                rest = after;
-            } else {
-                let context = prost::encoding::DecodeContext::default();
-                prost::encoding::skip_field(wire_type, tag, &mut rest, context)?;
-            }
-        }
-        Ok(Self::decode(body)?)
-    }
-}
-
 /// One [`Job`].
 #[derive(Clone, PartialEq, Message)]
 pub struct JobMessage {
@@ -195,17 +155,6 @@ pub struct ForwardAnswer {
     /// One for each job.
     #[prost(message, repeated, tag = "1")]
     pub outcomes: Vec<OutcomeMessage>,
-}
-
-impl ForwardAnswer {
-    /// Reads the answer to `jobs` jobs, which are counted before memory is set aside for them.
-    ///
-    /// # Errors
-    /// More outcomes than jobs, or no such message.
-    pub fn read(body: Bytes, jobs: usize) -> Result<Self, Malformed> {
-        check_count(&body, 1, jobs)?;
-        Ok(Self::decode(body)?)
-    }
 }
 
 /// One outcome.
@@ -679,21 +628,6 @@ pub struct LedgerKeysMessage {
     pub wanted: Vec<String>,
 }
 
-impl LedgerKeysMessage {
-    /// Reads the message; keys are counted before memory is set aside for them.
-    ///
-    /// # Errors
-    /// More keys than a key directory holds, or no such message.
-    pub fn read(body: Bytes) -> Result<Self, Malformed> {
-        check_count(&body, 1, LEDGER_KEYS_MAX)?;
-        check_count(&body, 2, LEDGER_KEYS_MAX)?;
-        Ok(Self::decode(body)?)
-    }
-}
-
-/// Keys of the ledger in one message: the first one, and those beside it.
-const LEDGER_KEYS_MAX: usize = 1 + limits::LEDGER_KEYS_MAX;
-
 impl std::fmt::Debug for LedgerKeysMessage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("LedgerKeysMessage")
@@ -747,17 +681,6 @@ pub struct JoinAnswer {
     /// Keys that still sign beside it, each as in its file.
     #[prost(string, repeated, tag = "7")]
     pub more_ledger_keys: Vec<String>,
-}
-
-impl JoinAnswer {
-    /// Reads the answer; keys are counted before memory is set aside for them.
-    ///
-    /// # Errors
-    /// More keys than a key directory holds, or no such message.
-    pub fn read(body: Bytes) -> Result<Self, Malformed> {
-        check_count(&body, 7, LEDGER_KEYS_MAX)?;
-        Ok(Self::decode(body)?)
-    }
 }
 
 impl std::fmt::Debug for JoinRequest {

@@ -247,4 +247,24 @@ mod tests {
         let longer = [&bytes[..], &[0]].concat();
         assert!(decode(&longer).is_err(), "a byte too many");
     }
+
+    #[test]
+    fn a_membership_has_one_encoding() {
+        let bytes = encode(sample().membership()).to_vec();
+        // Version, configurations, count, and the first voters: 1, 2, 3.
+        let voters = 4;
+        for (from, to) in [(voters, voters + 8), (voters + 8, voters)] {
+            let mut changed = bytes.clone();
+            changed.copy_within(from..from + 8, to);
+            let error = decode(&changed).unwrap_err();
+            assert!(
+                matches!(error, MembershipError::Order { what: "voter", .. }),
+                "{error}"
+            );
+        }
+        let mut stored = encode_stored(&sample()).to_vec();
+        stored[0] = 2;
+        let error = decode_stored(&stored).unwrap_err();
+        assert_eq!(error, MembershipError::Presence { found: 2 });
+    }
 }

@@ -4,6 +4,8 @@
 //! what is there and checksums put right. The disk is the simulated one.
 
 mod image;
+#[cfg(test)]
+mod seeds;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -34,6 +36,8 @@ use super::watermarks::{self, WATERMARKS_NAME, WatermarksFile};
 use crate::limits;
 
 pub(crate) use self::image::{directory, staged_segment};
+#[cfg(test)]
+pub(crate) use self::seeds::seeds;
 
 const DIR: &str = "/data";
 const CLUSTER: [u8; 16] = [0xc1; 16];
@@ -467,34 +471,4 @@ pub(crate) fn index_record(data: &[u8]) {
     if let Some(remembered) = parse_remembered(data) {
         assert_eq!(encode_remembered(&remembered), data, "a second encoding");
     }
-}
-
-/// Inputs made of the files of a small ledger: target, name, bytes.
-#[cfg(test)]
-pub(crate) fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
-    let ascending = |step: u64| {
-        let mut bytes = Vec::new();
-        for number in 0..3_u64 {
-            // Log indexes, tree sizes and lengths that follow each other.
-            let mut fields = vec![0; SUMMARY_FIELDS];
-            let first = number * step;
-            let values = [first, first + step - 1, number, number + 1, 100, 400];
-            for (at, value) in values.iter().enumerate() {
-                fields[at * 8..at * 8 + 8].copy_from_slice(&value.to_be_bytes());
-            }
-            bytes.extend(fields);
-        }
-        bytes
-    };
-    let mut made = image::seeds();
-    for (name, bytes) in [
-        ("following", ascending(10)),
-        ("single-frames", ascending(1)),
-        ("zeros", vec![0; 3 * SUMMARY_FIELDS]),
-        ("highest", vec![0xff; 3 * SUMMARY_FIELDS]),
-        ("one", vec![9; SUMMARY_FIELDS]),
-    ] {
-        made.push(("segment_list", name, bytes));
-    }
-    made
 }
