@@ -3,6 +3,9 @@
 //! Each method returns a request that is refined with further methods and sent with `send`.
 
 mod cluster;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod ndjson;
 mod read;
 mod receipts;

@@ -42,6 +42,9 @@ pub mod verify;
 pub mod wire;
 pub mod witness;
 
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub use client::fuzzing;
 pub use client::{Client, ClientBuilder, Wait};
 pub use code::ErrorCode;
 pub use error::{Error, TransportError};

@@ -8,11 +8,13 @@
 
 pub mod bulk;
 pub mod bytes;
+mod capped;
 pub mod cluster;
 pub mod receipts;
 
 use std::collections::BTreeMap;
 
+use scribe_proof::METADATA_PAIRS_MAX;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use utoipa::ToSchema;
 
@@ -27,6 +29,13 @@ pub use cluster::{
 pub use receipts::{EntryReceipt, ReceiptWanted, ReceiptsRequest, ReceiptsResponse};
 
 use crate::code::ErrorCode;
+
+/// Operations in one transaction.
+pub const TRANSACTION_OPERATIONS_MAX: usize = 1_024;
+/// Keys in one `POST /v1/keys:get`.
+pub const KEYS_GET_MAX: usize = 1_000;
+/// Receipts in one `POST /v1/receipts`.
+pub const RECEIPTS_MAX: usize = 1_000;
 
 /// Response header: leaf index of the entry.
 pub const HEADER_INDEX: &str = "scribe-index";
@@ -164,10 +173,18 @@ impl std::fmt::Display for At {
 #[serde(deny_unknown_fields)]
 pub struct KeysGetRequest {
     /// Keys that are UTF-8.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "capped::list::<_, _, KEYS_GET_MAX>",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub keys: Vec<String>,
     /// Keys in standard base64.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "capped::list::<_, _, KEYS_GET_MAX>",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub keys_base64: Vec<String>,
     /// Read as of this point; the current state if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -216,6 +233,7 @@ pub struct KeyEntry {
 #[serde(deny_unknown_fields)]
 pub struct TransactionRequest {
     /// In the order of their leaves; a key may appear once.
+    #[serde(deserialize_with = "capped::list::<_, _, TRANSACTION_OPERATIONS_MAX>")]
     pub operations: Vec<Operation>,
 }
 
@@ -251,7 +269,11 @@ pub struct PutOperation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,
     /// User metadata.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "capped::pairs::<_, METADATA_PAIRS_MAX>",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     pub metadata: BTreeMap<String, String>,
     /// Only if the key has no version, or a tombstone as its newest.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

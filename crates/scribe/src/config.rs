@@ -629,8 +629,10 @@ fn unknown_variables(variables: &BTreeMap<String, String>) -> Vec<String> {
 
 /// The candidate with the smallest edit distance.
 fn closest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> &'a str {
+    // Far longer than every candidate: the rest of a key as long as the file would only take time.
+    let word: String = word.chars().take(128).collect();
     candidates
-        .min_by_key(|candidate| edit_distance(word, candidate))
+        .min_by_key(|candidate| edit_distance(&word, candidate))
         .unwrap_or_default()
 }
 

@@ -20,6 +20,9 @@ pub mod cluster;
 pub mod config;
 pub mod consensus;
 pub mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod hex;
 pub mod http;
 pub mod keys;

@@ -15,7 +15,7 @@ pub const METADATA_LENGTH_MAX: usize = scribe_proof::leaf::METADATA_LENGTH_MAX;
 /// User pairs in one entry's metadata.
 pub const METADATA_PAIRS_MAX: usize = scribe_proof::leaf::METADATA_PAIRS_MAX;
 /// Operations in one transaction: a transaction is one frame, and its position is a 16-bit number in the leaf.
-pub const TRANSACTION_OPERATIONS_MAX: usize = 1_024;
+pub const TRANSACTION_OPERATIONS_MAX: usize = scribe_client::wire::TRANSACTION_OPERATIONS_MAX;
 /// Bytes of keys, metadata and values in one transaction.
 pub const TRANSACTION_BYTES_MAX: usize = 16 * MIB;
 /// Idempotency key as sent by a client; only its hash is kept.
@@ -108,6 +108,8 @@ pub const SEGMENTS_UNSEALED_MAX: usize = 2;
 pub const SEGMENTS_KEPT_AS_LOG: usize = 2;
 /// Bytes of an arriving segment after which they are synced, so that the sync at its end is a short one.
 pub const STAGING_SYNC_BYTES: u64 = 8 * MIB as u64;
+/// Bytes that checksums are computed over in search of a whole frame behind a torn one, at most: a fraction of a second.
+pub const TORN_SEARCH_BYTES_MAX: usize = 256 * MIB;
 /// Bytes one group of appends may reach before it is synced.
 pub const SYNC_GROUP_BYTES_MAX: usize = 4 * MIB;
 /// Decoded frames kept in memory for apply, replication and hot reads, on top of those not yet applied.
@@ -133,9 +135,9 @@ pub const PAGE_LIMIT_DEFAULT: usize = 100;
 /// Bytes of entries in one page of `/v1/entries`; the page ends early and says where to go on.
 pub const PAGE_BYTES_MAX: usize = 8 * MIB;
 /// Keys in one `POST /v1/keys:get`.
-pub const KEYS_GET_MAX: usize = 1_000;
+pub const KEYS_GET_MAX: usize = scribe_client::wire::KEYS_GET_MAX;
 /// Receipts in one `POST /v1/receipts`: some two megabytes, fifteen with the longest metadata.
-pub const RECEIPTS_MAX: usize = 1_000;
+pub const RECEIPTS_MAX: usize = scribe_client::wire::RECEIPTS_MAX;
 /// Values above this size are left out of watch events; the client fetches them by index.
 pub const WATCH_VALUE_LENGTH_MAX: usize = 64 * 1_024;
 /// Watchers at once on one node.

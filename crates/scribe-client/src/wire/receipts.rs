@@ -3,13 +3,14 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Problem;
+use super::{Problem, RECEIPTS_MAX};
 
 /// Body of `POST /v1/receipts`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReceiptsRequest {
     /// The versions to be proved, 1 to 1,000.
+    #[serde(deserialize_with = "super::capped::list::<_, _, RECEIPTS_MAX>")]
     pub entries: Vec<ReceiptWanted>,
 }
 

@@ -1,5 +1,7 @@
 //! `scribe import`: entries from a file, into a running node or into the directory of a stopped one.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
 mod lines;
 mod offline;
 mod online;

@@ -10,6 +10,8 @@ mod checkpoint;
 mod cluster;
 mod delete;
 mod export;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod get;
 mod history;
 mod import;

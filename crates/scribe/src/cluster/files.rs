@@ -141,20 +141,21 @@ impl ClusterFiles {
         let Some(text) = keys::read_private(&path, FILE_LENGTH_MAX)? else {
             return Ok(None);
         };
-        let damaged = |rule: String| FilesError::Damaged {
-            path: path.clone(),
-            rule,
-        };
+        match Self::parse(dir, &text) {
+            Ok(files) => Ok(Some(files)),
+            Err(rule) => Err(FilesError::Damaged { path, rule }),
+        }
+    }
+
+    /// Reads the text of [`CLUSTER_FILE`]; the error is the rule it breaks.
+    pub(super) fn parse(dir: &Path, text: &str) -> Result<Self, String> {
         let parsed: ClusterToml =
-            toml::from_str(&text).map_err(|error| damaged(format!("is damaged: {error}")))?;
+            toml::from_str(text).map_err(|error| format!("is damaged: {error}"))?;
         if parsed.version != 1 {
-            return Err(damaged(format!(
-                "has version {}, allowed is 1",
-                parsed.version
-            )));
+            return Err(format!("has version {}, allowed is 1", parsed.version));
         }
         let cluster_id = parse_cluster_id(&parsed.cluster_id)
-            .ok_or_else(|| damaged("has no cluster id of 32 hexadecimal digits".to_owned()))?;
+            .ok_or("has no cluster id of 32 hexadecimal digits")?;
         let members = parsed
             .members
             .into_iter()
@@ -166,13 +167,37 @@ impl ClusterFiles {
                 (member.node_id, address)
             })
             .collect();
-        Ok(Some(Self {
+        Ok(Self {
             dir: dir.to_owned(),
             cluster_id,
             node_id: parsed.node_id,
             members,
             joined: parsed.joined,
-        }))
+        })
+    }
+
+    /// The text of [`CLUSTER_FILE`].
+    pub(super) fn text_of(
+        cluster_id: [u8; 16],
+        node_id: NodeId,
+        joined: bool,
+        members: &BTreeMap<NodeId, PeerAddress>,
+    ) -> Result<String, String> {
+        let toml = ClusterToml {
+            version: 1,
+            cluster_id: hex(&cluster_id),
+            node_id,
+            joined,
+            members: members
+                .iter()
+                .map(|(node_id, address)| MemberToml {
+                    node_id: *node_id,
+                    raft_addr: address.raft_addr.clone(),
+                    http_addr: address.http_addr.clone(),
+                })
+                .collect(),
+        };
+        toml::to_string(&toml).map_err(|error| error.to_string())
     }
 
     /// Makes a member's key directory. A crash before the end leaves a directory that is no member's; making it again
@@ -211,25 +236,11 @@ impl ClusterFiles {
         ] {
             keys::put_private(&dir.join(name), text.as_bytes())?;
         }
-        let toml = ClusterToml {
-            version: 1,
-            cluster_id: hex(&new.cluster_id),
-            node_id: new.node_id,
-            joined: new.joined,
-            members: new
-                .members
-                .iter()
-                .map(|(node_id, address)| MemberToml {
-                    node_id: *node_id,
-                    raft_addr: address.raft_addr.clone(),
-                    http_addr: address.http_addr.clone(),
-                })
-                .collect(),
-        };
         let path = dir.join(CLUSTER_FILE);
-        let text = toml::to_string(&toml).map_err(|error| FilesError::Damaged {
+        let text = Self::text_of(new.cluster_id, new.node_id, new.joined, new.members);
+        let text = text.map_err(|rule| FilesError::Damaged {
             path: path.clone(),
-            rule: error.to_string(),
+            rule,
         })?;
         // Last: a directory that has it has everything.
         keys::put_private(&path, text.as_bytes())?;
@@ -403,7 +414,8 @@ pub fn create_for_one(
 }
 
 fn parse_cluster_id(text: &str) -> Option<[u8; 16]> {
-    if text.len() != 32 || !text.is_ascii() {
+    // Digits and nothing else: a plus sign is read as part of a number.
+    if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }
     let mut id = [0; 16];

@@ -126,7 +126,7 @@ async fn send(consensus: &ConsensusNode, batch: Vec<Item>) {
         () = consensus.superseded(leader, grace) => Err(CallError::TimedOut),
     };
     let failed = match answer {
-        Ok(body) => match ForwardAnswer::decode(body) {
+        Ok(body) => match ForwardAnswer::read(body, replies.len()) {
             Ok(answer) if answer.outcomes.len() == replies.len() => {
                 for (reply, outcome) in replies.into_iter().zip(answer.outcomes) {
                     let _ = reply.send(outcome.outcome());

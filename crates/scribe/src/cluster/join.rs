@@ -106,7 +106,7 @@ async fn ask(token: &JoinToken, request: &JoinRequest) -> Result<JoinAnswer, Joi
         };
         match asked {
             Ok(body) => {
-                return JoinAnswer::decode(body)
+                return JoinAnswer::read(body)
                     .map_err(|error| JoinError::Malformed(error.to_string()));
             }
             Err(CallError::Remote { text, .. }) => return Err(JoinError::Refused(text)),

@@ -5,7 +5,10 @@
 //! beside its keys ([`files`]) and the joining side of a join ([`join`]). Who answers is the node's business
 //! ([`crate::node`]); how bytes travel is [`crate::peer`]'s; what Raft says is [`crate::consensus`]'s.
 
+mod counted;
 pub mod files;
 pub mod forward;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub mod join;
 pub mod wire;

@@ -193,7 +193,13 @@ pub(crate) fn entry_of(frame: &Frame) -> io::Result<RaftEntryOf> {
             EntryPayload::Normal(Proposal::Publish { size, root })
         }
     };
-    Ok(RaftEntryOf::new(to_raft_id(frame.log_id), payload))
+    let entry = RaftEntryOf::new(to_raft_id(frame.log_id), payload);
+    // A frame without entries has nothing beside its body: what an entry does not keep would be missing when the frame
+    // is written again, and the chain of checksums would part.
+    if frame.kind != FrameKind::Entries && frame_of(&entry) != *frame {
+        return Err(invalid(frame, "a frame of its kind has other fields"));
+    }
+    Ok(entry)
 }
 
 /// Tree size and root hash in a publish frame.

@@ -34,6 +34,22 @@ pub enum MembershipError {
         /// Version found.
         found: u8,
     },
+    /// Voters or nodes out of order, or there twice: a membership has one encoding.
+    #[error("membership has {what} {found} after {last}, allowed are ascending ids")]
+    Order {
+        /// Voter or node.
+        what: &'static str,
+        /// The id before it.
+        last: u64,
+        /// The id found.
+        found: u64,
+    },
+    /// Neither present nor absent.
+    #[error("presence of a log id is {found}, allowed 0 and 1")]
+    Presence {
+        /// What was found.
+        found: u8,
+    },
     /// An address is not UTF-8, or openraft refuses the configuration.
     #[error("membership is not valid: {0}")]
     Invalid(String),
@@ -57,13 +73,16 @@ pub fn decode(bytes: &[u8]) -> Result<Membership<NodeId, PeerAddress>, Membershi
     for _ in 0..reader.u8("configuration count")? {
         let mut voters = BTreeSet::new();
         for _ in 0..reader.u16("voter count")? {
-            voters.insert(reader.u64("voter")?);
+            let voter = reader.u64("voter")?;
+            ascending("voter", voters.last().copied(), voter)?;
+            voters.insert(voter);
         }
         configurations.push(voters);
     }
     let mut nodes = BTreeMap::new();
     for _ in 0..reader.u16("node count")? {
         let id = reader.u64("node id")?;
+        ascending("node", nodes.keys().next_back().copied(), id)?;
         let raft_addr = reader.text("Raft address")?;
         let http_addr = reader.text("HTTP address")?;
         nodes.insert(
@@ -112,12 +131,20 @@ pub fn decode_stored(
     let mut reader = Reader { bytes, at: 0 };
     let log_id = match reader.u8("presence")? {
         0 => None,
-        _ => Some(LogId::new(
+        found @ 2.. => return Err(MembershipError::Presence { found }),
+        1 => Some(LogId::new(
             leader_of(reader.u64("term")?),
             reader.u64("log index")?,
         )),
     };
     Ok(StoredMembership::new(log_id, decode(&bytes[reader.at..])?))
+}
+
+fn ascending(what: &'static str, last: Option<u64>, found: u64) -> Result<(), MembershipError> {
+    match last {
+        Some(last) if last >= found => Err(MembershipError::Order { what, last, found }),
+        _ => Ok(()),
+    }
 }
 
 fn encode_into(membership: &Membership<NodeId, PeerAddress>, out: &mut BytesMut) {
@@ -219,5 +246,25 @@ mod tests {
         }
         let longer = [&bytes[..], &[0]].concat();
         assert!(decode(&longer).is_err(), "a byte too many");
+    }
+
+    #[test]
+    fn a_membership_has_one_encoding() {
+        let bytes = encode(sample().membership()).to_vec();
+        // Version, configurations, count, and the first voters: 1, 2, 3.
+        let voters = 4;
+        for (from, to) in [(voters, voters + 8), (voters + 8, voters)] {
+            let mut changed = bytes.clone();
+            changed.copy_within(from..from + 8, to);
+            let error = decode(&changed).unwrap_err();
+            assert!(
+                matches!(error, MembershipError::Order { what: "voter", .. }),
+                "{error}"
+            );
+        }
+        let mut stored = encode_stored(&sample()).to_vec();
+        stored[0] = 2;
+        let error = decode_stored(&stored).unwrap_err();
+        assert_eq!(error, MembershipError::Presence { found: 2 });
     }
 }

@@ -8,6 +8,8 @@ mod acknowledged;
 mod answer;
 mod contact;
 mod departures;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod judge;
 mod log_store;
 mod members;

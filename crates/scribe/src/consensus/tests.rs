@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use openraft::entry::RaftEntry;
 use openraft::error::RPCError;
 use openraft::network::{RPCOption, RaftNetworkFactory as _, RaftNetworkV2 as _};
@@ -21,11 +22,11 @@ use scribe_proof::index::{LeafIndex, TreeSize};
 use scribe_proof::leaf::{Leaf, LeafKind, Prev};
 use tempfile::TempDir;
 
-use super::log_store::to_raft_id;
+use super::log_store::{entry_of, frame_of, to_raft_id};
 use super::type_config::leader_of;
 use super::{LogStore, Proposal, StateMachine, TypeConfig};
 use crate::ledger::batch::BatchBuilder;
-use crate::store::frame::LogIndex;
+use crate::store::frame::{Frame, FrameKind, LogId, LogIndex};
 use crate::store::index::IndexKind;
 use crate::store::log::{LogIdentity, LogOptions};
 use crate::store::real_disk::RealDisk;
@@ -580,4 +581,39 @@ async fn the_core_installs_a_snapshot_and_goes_on_with_entries() {
         store.shutdown();
     }
     leader.shutdown();
+}
+
+#[test]
+fn a_frame_without_entries_carries_nothing_else() {
+    let blank = Frame {
+        log_id: LogId::new(1, 3),
+        kind: FrameKind::Blank,
+        sequencing_term: 0,
+        first_leaf: LeafIndex::new(0),
+        count: 0,
+        public: Bytes::new(),
+        private: Bytes::new(),
+    };
+    assert_eq!(frame_of(&entry_of(&blank).unwrap()), blank);
+    // Each would be lost on the way through openraft, and the copy of it would have another checksum.
+    for other in [
+        Frame {
+            public: Bytes::from_static(b"x"),
+            ..blank.clone()
+        },
+        Frame {
+            private: Bytes::from_static(b"x"),
+            ..blank.clone()
+        },
+        Frame {
+            sequencing_term: 1,
+            ..blank.clone()
+        },
+        Frame {
+            count: 1,
+            ..blank.clone()
+        },
+    ] {
+        assert!(entry_of(&other).is_err(), "{other:?}");
+    }
 }

@@ -402,7 +402,7 @@ async fn append_all(node: &Node, writes: Vec<Write>) -> Vec<Result<Appended, Api
 }
 
 /// The write a line asks for. What the line holds literally is shared with it, not copied.
-fn write_of(
+pub(super) fn write_of(
     line: &Bytes,
     operation: BulkOperation<'_>,
     value_length_max: usize,

@@ -21,6 +21,8 @@ mod convert;
 mod cursor;
 mod entries;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod headers;
 mod health;
 mod key_path;

@@ -39,7 +39,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Operator {
     }
 }
 
-fn check(peer: IpAddr, method: &Method, fields: &HeaderMap) -> Result<(), ApiError> {
+pub(super) fn check(peer: IpAddr, method: &Method, fields: &HeaderMap) -> Result<(), ApiError> {
     // A socket that takes both families shows IPv4 peers as IPv6 ones.
     let peer = peer.to_canonical();
     if !peer.is_loopback() {

@@ -39,7 +39,7 @@ pub(super) async fn receipts(
     let count = wire.entries.len();
     if !(1..=limits::RECEIPTS_MAX).contains(&count) {
         let detail = format!(
-            "{count} receipts were asked for, allowed are 1 to {}",
+            "at least {count} receipts were asked for, allowed are 1 to {}",
             limits::RECEIPTS_MAX
         );
         return Err(match count {

@@ -69,7 +69,7 @@ pub(super) async fn transaction(
         return Err(ApiError::new(
             ErrorCode::TransactionTooLarge,
             format!(
-                "a transaction has {count} operations, allowed are 1 to {}",
+                "a transaction has at least {count} operations, allowed are 1 to {}",
                 limits::TRANSACTION_OPERATIONS_MAX
             ),
         ));
@@ -124,7 +124,7 @@ pub(super) async fn keys_get(
         return Err(ApiError::new(
             ErrorCode::BodyTooLarge,
             format!(
-                "{count} keys were asked for, allowed are {}",
+                "at least {count} keys were asked for, allowed are {}",
                 limits::KEYS_GET_MAX
             ),
         ));

@@ -42,32 +42,48 @@ impl LastSigned {
             Err(error) => return Err(KeyError::io("open", &path)(error)),
         };
         let text = read_text(file, &path, FILE_LENGTH_MAX)?;
-        let damaged = |rule| KeyError::LastSignedDamaged {
-            path: path.clone(),
-            rule,
-        };
-        let lines: Vec<&str> = text.split('\n').collect();
-        let [magic, origin, size, root, ""] = lines[..] else {
-            return Err(damaged("it must be four lines, each ended by a newline"));
-        };
+        match LastSigned::parse(&text) {
+            Ok(last) => Ok(Some(last)),
+            Err(rule) => Err(KeyError::LastSignedDamaged { path, rule }),
+        }
+    }
+
+    /// Reads the text of the record; the error is the rule it breaks.
+    pub(super) fn parse(text: &str) -> Result<LastSigned, &'static str> {
+        let mut lines = text.split('\n');
+        let mut line = || lines.next().unwrap_or_default();
+        let [magic, origin, size, root] = [line(), line(), line(), line()];
+        if (lines.next(), lines.next()) != (Some(""), None) {
+            return Err("it must be four lines, each ended by a newline");
+        }
         if magic != LAST_SIGNED_MAGIC {
-            return Err(damaged(
-                "its first line must be scribe-ledger/last-signed/v1",
-            ));
+            return Err("its first line must be scribe-ledger/last-signed/v1");
         }
-        let size = size
-            .parse()
-            .map_err(|_| damaged("its third line must be a tree size"))?;
-        let root =
-            Hash::from_base64(root).map_err(|_| damaged("its fourth line must be a root hash"))?;
         if origin.is_empty() {
-            return Err(damaged("its second line must be an origin"));
+            return Err("its second line must be an origin");
         }
-        Ok(Some(LastSigned {
+        let last = LastSigned {
             origin: origin.to_owned(),
-            size: TreeSize::new(size),
-            root,
-        }))
+            size: TreeSize::new(
+                size.parse()
+                    .map_err(|_| "its third line must be a tree size")?,
+            ),
+            root: Hash::from_base64(root).map_err(|_| "its fourth line must be a root hash")?,
+        };
+        // One spelling only: a number has no plus sign and no leading zeros.
+        if last.to_text() != text {
+            return Err("its third line must be a tree size");
+        }
+        Ok(last)
+    }
+
+    /// The text of the record.
+    pub(super) fn to_text(&self) -> String {
+        let LastSigned { origin, size, root } = self;
+        format!(
+            "{LAST_SIGNED_MAGIC}\n{origin}\n{size}\n{}\n",
+            root.to_base64()
+        )
     }
 
     /// Makes this the last signed head of a key directory; durable when it returns.
@@ -84,11 +100,7 @@ impl LastSigned {
         }
         let path = dir.join(LAST_SIGNED_FILE);
         let temporary = temporary_name(&path);
-        let LastSigned { origin, size, root } = self;
-        let text = format!(
-            "{LAST_SIGNED_MAGIC}\n{origin}\n{size}\n{}\n",
-            root.to_base64()
-        );
+        let text = self.to_text();
         // A crash here leaves the old head and perhaps a temporary file: nothing newer was signed.
         write_durably(&temporary, text.as_bytes())?;
         // A crash here leaves the old or the new head; the new one is not signed yet, and signing it later is the

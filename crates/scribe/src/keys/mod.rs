@@ -20,6 +20,8 @@
 
 mod error;
 mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod last_signed;
 mod ledger;
 

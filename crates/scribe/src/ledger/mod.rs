@@ -5,5 +5,7 @@
 
 pub mod apply;
 pub mod batch;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 
 pub use apply::{AppliedLeaf, ApplyError, Entries, EntriesFrame, LedgerState, Outcome, apply};

@@ -8,7 +8,6 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures::future::join_all;
-use prost::Message as _;
 use scribe_proof::index::LeafIndex;
 use scribe_proof::key::{KeyType, SigningKey, VerifierKey};
 use tokio::sync::oneshot;
@@ -251,7 +250,7 @@ impl Node {
                 .await;
             let Some(answer) = asked
                 .ok()
-                .and_then(|body| LedgerKeysMessage::decode(body).ok())
+                .and_then(|body| LedgerKeysMessage::read(body).ok())
             else {
                 continue;
             };

@@ -20,7 +20,6 @@ use crate::cluster::wire::{
     Job, JoinRequest, LedgerKeysMessage, Malformed, OutcomeMessage, PublishRequest, StatusAnswer,
     code, kind, parts,
 };
-use crate::consensus::rpc::check_count;
 use crate::consensus::{AnswerError, ConsensusNode, Leadership, NodeId};
 use crate::error::AppendError;
 use crate::limits;
@@ -149,7 +148,7 @@ async fn answer(node: &Node, sender: NodeId, request: Request) -> Result<Respons
             Ok(Response::default())
         }
         kind::LEDGER_KEYS => {
-            let message = LedgerKeysMessage::decode(body).map_err(|error| malformed(&error))?;
+            let message = LedgerKeysMessage::read(body).map_err(|error| malformed(&error))?;
             let answer = node.ledger_keys_message(message).await;
             Ok(reply(&answer.map_err(|reason| refused(&reason))?))
         }
@@ -182,8 +181,7 @@ fn may_forward(sender: NodeId, job: &Job) -> Result<(), Malformed> {
 
 /// Appends what another node's clients want written, if this node leads.
 async fn forward(node: &Node, sender: NodeId, body: Bytes) -> Result<Response, RemoteError> {
-    check_count(&body, 1, limits::FRAME_OPERATIONS_MAX).map_err(|error| malformed(&error))?;
-    let request = ForwardRequest::decode(body).map_err(|error| malformed(&error))?;
+    let request = ForwardRequest::read(body).map_err(|error| malformed(&error))?;
     let jobs = request
         .jobs
         .into_iter()

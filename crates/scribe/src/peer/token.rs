@@ -242,8 +242,9 @@ pub struct TokenBook {
     directory: PathBuf,
 }
 
+/// A token that was given out.
 #[derive(Debug, Clone, Copy)]
-struct Line {
+pub(super) struct Line {
     hash: Hash,
     expires_ms: u64,
     used_ms: Option<u64>,
@@ -355,29 +356,14 @@ impl TokenBook {
             return Err(damaged("it is longer than any book"));
         }
         let text = fs::read_to_string(&path).map_err(TokenError::io("read", &path))?;
-        let mut lines = text.lines();
-        if lines.next() != Some(MAGIC) {
-            return Err(damaged(
-                "its first line must be scribe-ledger/join-tokens/v1",
-            ));
-        }
-        lines
-            .map(|line| {
-                Line::parse(line)
-                    .ok_or_else(|| damaged("each line must be a hash, an expiry and a use"))
-            })
-            .collect()
+        parse_book(&text).map_err(damaged)
     }
 
     /// Replaces the book. When this returns, the new one survives a crash; until then, the old one does.
     fn write(&self, lines: &[Line]) -> Result<(), TokenError> {
         let path = self.path();
         let temporary = self.directory.join(format!("{TOKENS_FILE}.new"));
-        let mut text = format!("{MAGIC}\n");
-        for line in lines {
-            text.push_str(&line.to_string());
-            text.push('\n');
-        }
+        let text = book_text(lines);
         let mut file = OpenOptions::new()
             .write(true)
             .create(true)
@@ -397,6 +383,29 @@ impl TokenBook {
     }
 }
 
+/// The lines of a book; the error is the rule it breaks.
+pub(super) fn parse_book(text: &str) -> Result<Vec<Line>, &'static str> {
+    let lines = text
+        .strip_prefix(MAGIC)
+        .and_then(|rest| rest.strip_prefix('\n'))
+        .ok_or("its first line must be scribe-ledger/join-tokens/v1")?;
+    lines
+        .split_inclusive('\n')
+        .map(|line| line.strip_suffix('\n').and_then(Line::parse))
+        .map(|line| line.ok_or("each line must be a hash, an expiry and a use"))
+        .collect()
+}
+
+/// A book as text.
+pub(super) fn book_text(lines: &[Line]) -> String {
+    let mut text = format!("{MAGIC}\n");
+    for line in lines {
+        text.push_str(&line.to_string());
+        text.push('\n');
+    }
+    text
+}
+
 impl Line {
     fn parse(text: &str) -> Option<Line> {
         let mut fields = text.split(' ');
@@ -408,7 +417,8 @@ impl Line {
                 used => Some(used.parse().ok()?),
             },
         };
-        fields.next().is_none().then_some(line)
+        // One spelling only: what follows the last field, a plus sign and leading zeros are none of this program's.
+        (line.to_string() == text).then_some(line)
     }
 }
 

@@ -81,7 +81,10 @@ fn same_content(own: &SealedSegment, other: &SealedSegment) -> bool {
 }
 
 /// Checks what a list says of a segment against the segment before it.
-fn check_listed(segment: &SealedSegment, previous: Option<&SealedSegment>) -> Result<(), String> {
+pub(super) fn check_listed(
+    segment: &SealedSegment,
+    previous: Option<&SealedSegment>,
+) -> Result<(), String> {
     let footer = segment.file_length.checked_sub(segment.body_length);
     if segment.body_length < SEGMENT_HEADER_LENGTH as u64
         || segment.body_length > u64::from(u32::MAX)

@@ -15,6 +15,8 @@ pub mod check;
 pub mod disk;
 pub mod error;
 pub mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub mod index;
 mod install;
 mod load;

@@ -15,7 +15,7 @@ use super::error::{IoContext, StoreError};
 use super::frame::{LogId, LogIndex};
 use super::lock::DirLock;
 use super::log::{LogIdentity, LogOptions, SealedDamage};
-use super::manifest::{ManifestFile, ManifestRecord, Replay};
+use super::manifest::{MANIFEST_NAME, ManifestFile, ManifestRecord, Replay};
 use super::scan::{End, Expected, Scanner, judge_end};
 use super::segment::{
     NEXT_NAME, SEGMENT_FORMAT, SEGMENT_HEADER_LENGTH, SealedSegment, SegmentError, SegmentHeader,
@@ -24,7 +24,7 @@ use super::segment::{
 use super::state::{FrameMeta, OpenSegment, show};
 use super::switch::name_installed;
 use super::vote::VoteFile;
-use super::watermarks::WatermarksFile;
+use super::watermarks::{WATERMARKS_NAME, WatermarksFile};
 use crate::hex::hex;
 use crate::limits::MIB;
 
@@ -103,7 +103,12 @@ pub(crate) fn recover(
         .collect();
     segments.sort_unstable();
 
-    let vote = open_vote(disk, dir, identity, !segments.is_empty())?;
+    let mut has_log = !segments.is_empty();
+    for name in [MANIFEST_NAME, WATERMARKS_NAME] {
+        let path = dir.join(name);
+        has_log |= disk.exists(&path).context("look for", &path)?;
+    }
+    let vote = open_vote(disk, dir, identity, has_log)?;
     let identity = vote.identity();
     let mut marks = WatermarksFile::open(disk, dir)?;
     if names.iter().any(|name| name == NEXT_NAME) {
@@ -239,13 +244,13 @@ fn open_vote(
     disk: &dyn Disk,
     dir: &Path,
     identity: Option<LogIdentity>,
-    has_segments: bool,
+    has_log: bool,
 ) -> Result<VoteFile, StoreError> {
     let Some(vote) = VoteFile::open(disk, dir)? else {
-        // The vote file is durable before the first segment is made, so its absence beside one is a loss.
+        // The vote file is durable before anything else is made, so its absence beside any of it is a loss.
         let path = dir.join(super::vote::VOTE_NAME);
         return match identity {
-            Some(identity) if !has_segments => VoteFile::create(disk, dir, identity),
+            Some(identity) if !has_log => VoteFile::create(disk, dir, identity),
             _ => Err(StoreError::damaged(
                 &path,
                 0,
@@ -368,7 +373,7 @@ fn replay_sealed(
                 .last()
                 .map(|last| (last.number + 1, last.last_log_id.index.next()));
             if next.is_some_and(|next| next != (found.number, found.first_log_index)) {
-                let path = dir.join(super::manifest::MANIFEST_NAME);
+                let path = dir.join(MANIFEST_NAME);
                 let reason = format!("segment {} does not follow the one before", found.number);
                 return Err(StoreError::damaged(&path, 0, reason));
             }

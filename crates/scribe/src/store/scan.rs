@@ -9,6 +9,7 @@ use super::frame::{
     self, FRAME_LENGTH_MAX, FrameError, FrameHeader, HEADER_LENGTH, LogId, LogIndex, ParsedFrame,
 };
 use super::segment::SEGMENT_HEADER_LENGTH;
+use crate::limits;
 
 /// Bytes read at once, unless a frame is longer.
 const READ_LENGTH: usize = 1_024 * 1_024;
@@ -93,15 +94,14 @@ impl<'a> Scanner<'a> {
         Ok(end)
     }
 
-    /// Where the first frame at or behind `from` starts that is whole and may follow the frame `missing`, which was to
-    /// start at `missing_at`: its log index is greater, but by no more than as many frames as fit in between.
-    fn find_frame(
-        &mut self,
-        from: u64,
-        missing: LogIndex,
-        missing_at: u64,
-    ) -> io::Result<Option<u64>> {
+    /// Looks for a frame at or behind `from` that is whole and may follow the frame `missing`, which was to start at
+    /// `missing_at`: its log index is greater, but by no more than as many frames as fit in between.
+    ///
+    /// A value can be full of headers that each claim a long frame, and each claim costs a checksum over its length:
+    /// after [`limits::TORN_SEARCH_BYTES_MAX`] the search is given up.
+    fn find_frame(&mut self, from: u64, missing: LogIndex, missing_at: u64) -> io::Result<Later> {
         let mut offset = from.next_multiple_of(8);
+        let mut left = limits::TORN_SEARCH_BYTES_MAX;
         while offset + HEADER_LENGTH as u64 <= self.end {
             let piece = self.bytes(offset, self.read_length)?;
             if piece.len() < HEADER_LENGTH {
@@ -118,15 +118,30 @@ impl<'a> Scanner<'a> {
                 if !fits || header.log_id.index <= missing || header.log_id.index > most {
                     continue;
                 }
+                let Some(rest) = left.checked_sub(header.private_start()) else {
+                    return Ok(Later::Unclear);
+                };
+                left = rest;
                 let covered = self.bytes(start, header.private_start())?;
                 if frame::check_chain(&header, &covered).is_ok() {
-                    return Ok(Some(start));
+                    return Ok(Later::Frame(start));
                 }
             }
             offset += (piece.len() - HEADER_LENGTH) as u64 / 8 * 8 + 8;
         }
-        Ok(None)
+        Ok(Later::Nothing)
     }
+}
+
+/// What lies behind the place where frames stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Later {
+    /// No whole frame.
+    Nothing,
+    /// One that starts here.
+    Frame(u64),
+    /// More that looks like one than can be looked at.
+    Unclear,
 }
 
 /// What the next frame of the log must be.
@@ -243,12 +258,18 @@ pub(crate) fn judge_end(
     }
     let window = frame_length.max(group_bytes_max as u64);
     let frames_from = offset.max(SEGMENT_HEADER_LENGTH as u64);
-    if let Some(later) = scanner.find_frame(frames_from + window, expected.index, offset)? {
-        return Ok(End::Damaged(format!(
-            "{problem}, and a whole frame follows at byte {later}"
-        )));
-    }
-    Ok(End::Torn)
+    Ok(
+        match scanner.find_frame(frames_from + window, expected.index, offset)? {
+            Later::Nothing => End::Torn,
+            Later::Frame(later) => End::Damaged(format!(
+                "{problem}, and a whole frame follows at byte {later}"
+            )),
+            // Refused rather than guessed: cutting could lose frames that were acknowledged.
+            Later::Unclear => End::Damaged(format!(
+                "{problem}, and more follows that looks like frames than can be looked at"
+            )),
+        },
+    )
 }
 
 /// Whether some 512-byte sector has nothing but zeros within `range`, or the file ends inside it: a length that was not
@@ -334,6 +355,28 @@ mod tests {
         for index in [0, 7, most + 1, 1_000_000, u64::MAX] {
             assert_eq!(judge(2, index), End::Torn, "log index {index}");
         }
+    }
+
+    #[test]
+    fn a_value_full_of_headers_does_not_keep_the_start_waiting() {
+        // Half a mebibyte of headers, each of which claims everything behind it: checksums over 2 GiB in all.
+        const HEADERS: usize = 8_192;
+        let end = BAD_AT + GROUP + HEADERS * HEADER_LENGTH;
+        let mut bytes = vec![1; BAD_AT];
+        bytes.resize(BAD_AT + GROUP, 0);
+        while bytes.len() < end {
+            let mut header = encode(8, 0, 1)[..HEADER_LENGTH].to_vec();
+            let claimed = (end - bytes.len() - HEADER_LENGTH) as u32;
+            header[48..52].copy_from_slice(&claimed.to_be_bytes());
+            header[60..].fill(0);
+            bytes.extend(header);
+        }
+        let disk = SimDisk::new();
+        let file = disk.open(Path::new("/f"), Open::CREATE_NEW).unwrap();
+        file.write_all_at(&bytes, 0).unwrap();
+        let mut scanner = Scanner::new(&*file, bytes.len() as u64);
+        let end = judge_end(&mut scanner, BAD_AT as u64, EXPECTED, "bad", GROUP).unwrap();
+        assert!(matches!(end, End::Damaged(reason) if reason.contains("looks like frames")));
     }
 
     #[test]

@@ -319,6 +319,12 @@ impl SealedSegment {
             term: reader.u64()?,
             index: LogIndex(reader.u64()?),
         };
+        if last_log_id.index < first_log_index || last_log_id.index.0 == u64::MAX {
+            return Err(damaged(format!(
+                "log indexes are {first_log_index} to {}, allowed ascending and below 2^64 - 1",
+                last_log_id.index
+            )));
+        }
         let last_chain = reader.u32()?;
         let frame_count = reader.u32()?;
         let body_length = reader.u64()?;

@@ -55,10 +55,10 @@ pub(super) struct Transfers {
 }
 
 #[derive(Debug)]
-struct Transfer {
+pub(super) struct Transfer {
     segment: SealedSegment,
     file: Option<Arc<dyn DiskFile>>,
-    have: u64,
+    pub(super) have: u64,
     synced: u64,
 }
 
@@ -365,7 +365,11 @@ pub(super) fn remove_all_but(
 
 /// Finds out how much of a segment an earlier process has received: up to the last whole frame. A power cut may have
 /// taken any sector that was not synced, so the length of the file says nothing.
-fn resume(disk: &dyn Disk, directory: &Path, segment: &SealedSegment) -> io::Result<Transfer> {
+pub(super) fn resume(
+    disk: &dyn Disk,
+    directory: &Path,
+    segment: &SealedSegment,
+) -> io::Result<Transfer> {
     let mut transfer = Transfer {
         segment: segment.clone(),
         file: None,

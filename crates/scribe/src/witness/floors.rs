@@ -16,7 +16,7 @@ use crate::limits;
 /// Name of the file.
 pub(super) const WITNESSED_FILE: &str = "witnessed";
 /// First line: what the file is, and its version.
-const MAGIC: &str = "scribe-ledger/witnessed/v1";
+pub(super) const MAGIC: &str = "scribe-ledger/witnessed/v1";
 
 /// Sizes by log, named as in paths.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -45,11 +45,16 @@ impl Floors {
     /// # Errors
     /// The system refused.
     pub fn store(&self, key_dir: &Path) -> Result<(), KeyError> {
+        put_private(&file(key_dir), self.to_text().as_bytes())
+    }
+
+    /// The text of the file.
+    pub(super) fn to_text(&self) -> String {
         let mut text = format!("{MAGIC}\n");
         for (log, size) in &self.0 {
             text.push_str(&format!("{log} {size}\n"));
         }
-        put_private(&file(key_dir), text.as_bytes())
+        text
     }
 }
 
@@ -57,7 +62,8 @@ fn file(key_dir: &Path) -> PathBuf {
     key_dir.join(WITNESSED_FILE)
 }
 
-fn parse(text: &str) -> Option<Floors> {
+/// Reads the text of the file: exactly what [`Floors::to_text`] writes.
+pub(super) fn parse(text: &str) -> Option<Floors> {
     let lines = text.strip_prefix(MAGIC)?.strip_prefix('\n')?;
     let mut floors = BTreeMap::new();
     for line in lines.split_inclusive('\n') {
@@ -67,7 +73,8 @@ fn parse(text: &str) -> Option<Floors> {
         }
         floors.insert(log.to_owned(), TreeSize::new(size.parse().ok()?));
     }
-    Some(Floors(floors))
+    // One spelling only: each log once, in order, in lower case, its size without sign or leading zeros.
+    Some(Floors(floors)).filter(|floors| floors.to_text() == text)
 }
 
 #[cfg(test)]

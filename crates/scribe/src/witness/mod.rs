@@ -14,6 +14,8 @@
 
 mod decide;
 mod floors;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod logs;
 mod state;
 

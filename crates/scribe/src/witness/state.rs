@@ -152,11 +152,12 @@ impl StateDir {
     }
 }
 
-fn render(origin: &str, note: Option<&str>) -> String {
+pub(super) fn render(origin: &str, note: Option<&str>) -> String {
     format!("{STATE_MAGIC}\n{origin}\n\n{}", note.unwrap_or_default())
 }
 
-fn parse(text: &str, log: &FollowedLog, key: &VerifierKey) -> Result<State, String> {
+/// Reads the text of a state; the error is the rule it breaks.
+pub(super) fn parse(text: &str, log: &FollowedLog, key: &VerifierKey) -> Result<State, String> {
     let rest = text
         .strip_prefix(STATE_MAGIC)
         .and_then(|rest| rest.strip_prefix('\n'))

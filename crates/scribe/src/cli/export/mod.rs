@@ -1,6 +1,8 @@
 //! `scribe export`: the ledger as one file of lines, or as the files of the static read side.
 
 mod directory;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
 mod lines;
 mod source;
 mod tiles;

@@ -4,8 +4,7 @@
 //! every full tile against the hash above it, every bundle of leaves against the tile over it, and every opening against
 //! its leaf: nothing is written before it is checked, and what does not hold is named.
 
-use std::fs::File;
-use std::io::{BufReader, BufWriter, Read as _};
+use std::io::{BufReader, BufWriter, Read};
 use std::path::Path;
 
 use bytes::Bytes;
@@ -497,7 +496,7 @@ fn check_opening(index: u64, leaf: &[u8], entry: &Carried) -> Result<(), Failure
 }
 
 /// `u32 length ‖ record`; the record is empty, or salt, length of metadata, metadata, value.
-fn write_opening(
+pub(super) fn write_opening(
     out: &mut impl std::io::Write,
     private: Option<&PrivateRecord>,
 ) -> std::io::Result<()> {
@@ -516,7 +515,11 @@ fn write_opening(
 }
 
 /// Reads a file of openings and checks each against its leaf. Returns how many are erased.
-fn check_openings(file: File, tile: &Tile, leaves: &[&[u8]]) -> Result<u64, Failure> {
+pub(super) fn check_openings(
+    file: impl Read,
+    tile: &Tile,
+    leaves: &[&[u8]],
+) -> Result<u64, Failure> {
     let broken = |error: std::io::Error| Failure::verification(error.to_string());
     let mut reader = BufReader::with_capacity(1 << 16, file);
     let mut erased = 0;
@@ -529,8 +532,12 @@ fn check_openings(file: File, tile: &Tile, leaves: &[&[u8]]) -> Result<u64, Fail
                 "an opening is {length} bytes long, allowed are {OPENING_LENGTH_MAX}"
             )));
         }
-        let mut record = vec![0; length];
-        reader.read_exact(&mut record).map_err(broken)?;
+        // Memory follows the bytes that are there, not the number in front of them.
+        let mut record = Vec::new();
+        let mut limited = reader.by_ref().take(length as u64);
+        if limited.read_to_end(&mut record).map_err(broken)? < length {
+            return Err(Failure::verification("the last opening is cut off"));
+        }
         let private = PrivateRecord::parse(&record.into());
         if length > 0 && private.is_none() {
             return Err(Failure::verification("an opening is too short"));

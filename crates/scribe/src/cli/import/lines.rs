@@ -10,10 +10,10 @@ use super::{Arguments, LineFormat};
 /// How lines are read.
 #[derive(Debug, Clone)]
 pub(super) struct LineReader {
-    format: LineFormat,
-    delimiter: Vec<u8>,
-    key_first: bool,
-    idempotency_key: Option<String>,
+    pub(super) format: LineFormat,
+    pub(super) delimiter: Vec<u8>,
+    pub(super) key_first: bool,
+    pub(super) idempotency_key: Option<String>,
 }
 
 impl LineReader {

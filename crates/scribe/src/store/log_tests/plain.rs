@@ -536,3 +536,30 @@ fn writer_keeps_up_with_raw_appends() {
         std::fs::remove_file(&raw_path).unwrap();
     }
 }
+
+#[test]
+fn a_vote_is_not_begun_anew_beside_what_is_left_of_a_log() {
+    let disk = SimDisk::new();
+    let (log, _) = open(&disk, small(false)).unwrap();
+    save_vote(&log, vote(7)).unwrap();
+    for index in 0..30 {
+        append(&log, vec![frame(7, index, 200)]).unwrap();
+    }
+    while seal_next(&log).unwrap().is_some() {}
+    log.shutdown();
+    // Everything a person may take for useless but the MANIFEST is gone, and with it the vote.
+    let dir = Path::new(DIR);
+    for name in disk.list(&dir.join("log")).unwrap() {
+        disk.remove(&dir.join("log").join(name)).unwrap();
+    }
+    for name in ["vote", "watermarks"] {
+        disk.remove(&dir.join(name)).unwrap();
+    }
+    let refused = open(&disk, small(false)).map(drop).unwrap_err();
+    assert!(refused.to_string().contains("no vote file"), "{refused}");
+    // With nothing left it is a new node.
+    disk.remove(&dir.join("MANIFEST")).unwrap();
+    let (log, recovered) = open(&disk, small(false)).unwrap();
+    assert_eq!((log.vote(), recovered.last), (None, None));
+    log.shutdown();
+}
