@@ -108,6 +108,8 @@ pub const SEGMENTS_UNSEALED_MAX: usize = 2;
 pub const SEGMENTS_KEPT_AS_LOG: usize = 2;
 /// Bytes of an arriving segment after which they are synced, so that the sync at its end is a short one.
 pub const STAGING_SYNC_BYTES: u64 = 8 * MIB as u64;
+/// Free disk space that putting a damaged segment back leaves: what the log's next segment takes meanwhile.
+pub const MEND_RESERVE_BYTES: u64 = 64 * MIB as u64;
 /// Bytes one group of appends may reach before it is synced.
 pub const SYNC_GROUP_BYTES_MAX: usize = 4 * MIB;
 /// Decoded frames kept in memory for apply, replication and hot reads, on top of those not yet applied.

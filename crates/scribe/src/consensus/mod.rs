@@ -12,7 +12,9 @@ mod judge;
 mod log_store;
 mod members;
 pub mod membership;
+mod mend;
 mod network;
+mod restore;
 pub mod rpc;
 mod snapshot;
 mod state_machine;
@@ -41,6 +43,10 @@ use departures::Departed;
 use judge::HandOver;
 pub use log_store::LogStore;
 pub use members::Member;
+use mend::Doubts;
+use acknowledged::Acknowledged;
+use restore::Restoring;
+pub use restore::others_can_lead;
 pub use network::Transport;
 use network::{NetworkFactory, Overrides};
 pub use snapshot::CatchUp;
@@ -174,6 +180,9 @@ pub struct ConsensusNode {
     contact: Contact,
     hand_over: HandOver,
     departed: Departed,
+    doubts: Doubts,
+    restoring: Restoring,
+    acknowledged: Acknowledged,
 }
 
 impl std::fmt::Debug for ConsensusNode {
@@ -194,7 +203,12 @@ impl ConsensusNode {
         options: ConsensusOptions,
         transport: Transport,
     ) -> Result<Self, ConsensusError> {
+        let restoring = store
+            .is_restoring()
+            .map_err(|error| ConsensusError::Stopped(error.to_string()))?;
         let config = Config {
+            // A log that lost what it acknowledged must not lead.
+            enable_elect: !restoring,
             cluster_name: "scribe".to_owned(),
             heartbeat_interval: options.heartbeat_interval_ms,
             heartbeat_min_interval: Some(options.heartbeat_interval_ms * 4 / 5),
@@ -227,6 +241,7 @@ impl ConsensusNode {
             store.log().clone(),
         );
         let newest = network.newest_membership();
+        let acknowledged = network.acknowledged();
         let raft = Raft::new(node_id, Arc::new(config), network, log_store, state_machine)
             .await
             .map_err(|fatal| ConsensusError::Stopped(fatal.to_string()))?;
@@ -244,10 +259,13 @@ impl ConsensusNode {
             contact: Contact::new(Duration::from_millis(options.election_timeout_max_ms)),
             hand_over: HandOver::default(),
             departed: Departed::default(),
+            doubts: Doubts::default(),
+            restoring: Restoring::new(restoring),
+            acknowledged,
         };
         // Alone, there is nobody whose lease must run out first: stand for election at once instead of after a timeout.
         let voters: Vec<NodeId> = node.metrics().membership_config.voter_ids().collect();
-        if voters == [node_id] {
+        if voters == [node_id] && !restoring {
             node.raft
                 .trigger()
                 .elect(false)

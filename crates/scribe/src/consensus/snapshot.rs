@@ -23,7 +23,7 @@ use crate::peer::{Lane, ProgressHandle};
 use crate::store::Missing;
 
 /// Pieces asked for at once: one is on the wire while another is written.
-const PIECES_IN_FLIGHT: usize = 2;
+pub(super) const PIECES_IN_FLIGHT: usize = 2;
 /// How often the leader hears that this node is still at it.
 const TICK: Duration = Duration::from_secs(1);
 /// How often progress is logged.
@@ -148,7 +148,12 @@ impl ConsensusNode {
             drop(pieces);
             let (staging, ticking) = (staging.clone(), progress.clone());
             let segment = wanted.segment;
-            blocking(move || staging.finish(&segment, |_, _| ticking.tick())).await?;
+            let finished = blocking(move || staging.finish(&segment, |_, _| ticking.tick())).await;
+            if finished.is_err() {
+                // The leader offers again, and again, until it hears: it may not know that its copy is damaged.
+                self.doubt(leader, number).await;
+            }
+            finished?;
         }
         tracing::info!(
             leader,
@@ -159,7 +164,7 @@ impl ConsensusNode {
         Ok(())
     }
 
-    async fn fetch_piece(
+    pub(super) async fn fetch_piece(
         &self,
         leader: NodeId,
         address: &str,
@@ -173,6 +178,7 @@ impl ConsensusNode {
             number,
             offset,
             length_max: limits::SEGMENT_PIECE_LENGTH as u64,
+            doubted: false,
         };
         let wait = self.transport.progress();
         let bytes = pool
@@ -195,7 +201,7 @@ impl ConsensusNode {
     }
 
     /// Waits so long that `bytes` since `started` stay below the configured rate.
-    async fn pace(&self, started: Instant, bytes: u64) {
+    pub(super) async fn pace(&self, started: Instant, bytes: u64) {
         let rate = self.catch_up.bytes_per_second;
         if rate > 0 {
             let due = Duration::from_secs_f64(bytes as f64 / rate as f64);
@@ -206,8 +212,12 @@ impl ConsensusNode {
     /// Answers a request for bytes of a sealed segment.
     pub(super) async fn segment_bytes(
         &self,
+        sender: NodeId,
         request: SegmentRequest,
     ) -> Result<Vec<Bytes>, AnswerError> {
+        if request.doubted {
+            self.is_doubted(sender, request.number);
+        }
         let length = request.length_max.min(limits::SEGMENT_PIECE_LENGTH as u64) as usize;
         let store = self.store.clone();
         let bytes =
@@ -217,7 +227,7 @@ impl ConsensusNode {
 }
 
 /// Runs file work off the tasks that serve others.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
 ) -> Result<T, AnswerError> {
     tokio::task::spawn_blocking(work)

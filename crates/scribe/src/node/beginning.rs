@@ -187,6 +187,10 @@ pub(super) fn check_not_older(store: &Store, key_dir: &Path) -> Result<(), Start
         return Ok(());
     };
     let failed = |error: std::io::Error| ConsensusError::Stopped(error.to_string());
+    if store.is_restoring().map_err(failed)? {
+        // Looked at before its end was cut; this node does not vote before it is there again.
+        return Ok(());
+    }
     let mut reach = store.applied().tree_size.get();
     let mut next = store.applied().last_log_id.map_or(0, |id| id.index.0 + 1);
     while reach < last.size.get() {

@@ -95,7 +95,7 @@ impl<'a> Scanner<'a> {
 
     /// Where the first frame at or behind `from` starts that is whole and may follow the frame `missing`, which was to
     /// start at `missing_at`: its log index is greater, but by no more than as many frames as fit in between.
-    fn find_frame(
+    pub(super) fn find_frame(
         &mut self,
         from: u64,
         missing: LogIndex,

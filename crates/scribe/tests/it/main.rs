@@ -14,6 +14,7 @@ mod cli_policy;
 mod cluster;
 mod cluster_damage;
 mod cluster_full_disk;
+mod cluster_mend;
 mod cluster_network;
 mod cluster_process;
 mod cluster_removed;

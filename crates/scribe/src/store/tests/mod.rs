@@ -3,5 +3,6 @@
 mod crash;
 mod damage;
 mod install;
+mod mend;
 mod model;
 mod views;
