@@ -190,6 +190,18 @@ pub fn render(node: &Node) -> String {
         "Attempts to put a damaged segment back that failed",
         load(&mended.failures),
     );
+    metric(
+        "scribe_restoring",
+        "gauge",
+        "1 while this node does not vote because the end of its log was damaged",
+        u64::from(node.consensus().restoring().is_some()),
+    );
+    metric(
+        "scribe_votes_withheld_total",
+        "counter",
+        "Votes this node did not give meanwhile",
+        load(node.consensus().votes_withheld()),
+    );
     let (mending_done, mending_total) = mended.progress();
     metric(
         "scribe_mending_done_bytes",

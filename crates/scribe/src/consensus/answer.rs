@@ -4,6 +4,7 @@
 //! of Raft is refused before the Raft core sees it (`judge`); the rest is the core's to judge, by vote and
 //! lease, also for a node that was removed.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -80,6 +81,7 @@ impl ConsensusNode {
         if matches!(kind, kind::VOTE | kind::PRE_VOTE | kind::TRANSFER)
             && let Some(reason) = self.restoring()
         {
+            self.votes_withheld.fetch_add(1, Ordering::Relaxed);
             return Err(AnswerError::Failed(reason.to_owned()));
         }
         match kind {

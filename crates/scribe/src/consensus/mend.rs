@@ -45,7 +45,7 @@ impl std::fmt::Display for Source {
 
 /// When this node last looked at a segment because another one doubted it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Doubts(Arc<Mutex<Option<Instant>>>);
+pub(super) struct Doubts(Arc<Mutex<Option<tokio::time::Instant>>>);
 
 impl Doubts {
     /// Whether it is time to look again: a member must not be able to keep this node busy with re-reading its disk.
@@ -53,7 +53,7 @@ impl Doubts {
         let mut last = self.0.lock();
         let due = last.is_none_or(|last| last.elapsed() >= DOUBT_INTERVAL);
         if due {
-            *last = Some(Instant::now());
+            *last = Some(tokio::time::Instant::now());
         }
         due
     }

@@ -25,6 +25,7 @@ mod type_config;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
@@ -37,6 +38,7 @@ use openraft::type_config::alias::WriteResponderOf;
 use openraft::{ChangeMembers, Config, Raft, RaftMetrics, ReadPolicy, ServerState, SnapshotPolicy};
 use tokio::sync::{Mutex, oneshot, watch};
 
+use acknowledged::Acknowledged;
 pub use answer::AnswerError;
 use contact::Contact;
 use departures::Departed;
@@ -44,11 +46,10 @@ use judge::HandOver;
 pub use log_store::LogStore;
 pub use members::Member;
 use mend::Doubts;
-use acknowledged::Acknowledged;
-use restore::Restoring;
-pub use restore::others_can_lead;
 pub use network::Transport;
 use network::{NetworkFactory, Overrides};
+use restore::Restoring;
+pub use restore::others_can_lead;
 pub use snapshot::CatchUp;
 pub use state_machine::{SnapshotManifest, StateMachine, replay};
 use type_config::leader_of;
@@ -182,6 +183,7 @@ pub struct ConsensusNode {
     departed: Departed,
     doubts: Doubts,
     restoring: Restoring,
+    votes_withheld: Arc<AtomicU64>,
     acknowledged: Acknowledged,
 }
 
@@ -261,6 +263,7 @@ impl ConsensusNode {
             departed: Departed::default(),
             doubts: Doubts::default(),
             restoring: Restoring::new(restoring),
+            votes_withheld: Arc::default(),
             acknowledged,
         };
         // Alone, there is nobody whose lease must run out first: stand for election at once instead of after a timeout.
@@ -373,6 +376,11 @@ impl ConsensusNode {
     /// How far this node is with fetching segments it lacks.
     pub fn catch_up(&self) -> &CatchUp {
         &self.catch_up
+    }
+
+    /// How often this node was asked for its vote, or to lead, and did not answer because its log lost entries.
+    pub fn votes_withheld(&self) -> &AtomicU64 {
+        &self.votes_withheld
     }
 
     /// Counters of the connections to each peer.

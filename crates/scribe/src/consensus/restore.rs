@@ -73,7 +73,11 @@ pub(super) struct Restoring(Arc<Mutex<State>>);
 
 impl Restoring {
     pub(super) fn new(restoring: bool) -> Self {
-        let state = if restoring { State::Lost(None) } else { State::Whole };
+        let state = if restoring {
+            State::Lost(None)
+        } else {
+            State::Whole
+        };
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -122,9 +126,9 @@ impl Restoring {
 impl ConsensusNode {
     /// Why this node neither votes nor leads for now, if so.
     pub fn restoring(&self) -> Option<&'static str> {
-        self.restoring
-            .blocks()
-            .then_some("the end of its log was damaged: it does not vote before it has everything back")
+        self.restoring.blocks().then_some(
+            "the end of its log was damaged: it does not vote before it has everything back",
+        )
     }
 
     /// Gets back what this node's log lost, if it did: ends when it votes again.
@@ -132,7 +136,9 @@ impl ConsensusNode {
         if !self.restoring.blocks() {
             return;
         }
-        tracing::warn!("this node does not vote before its log has everything back that it had acknowledged");
+        tracing::warn!(
+            "this node does not vote before its log has everything back that it had acknowledged"
+        );
         let mut leadership = self.leadership();
         while !self.restoring.is_reached() {
             let leader = self.metrics().current_leader;
@@ -151,12 +157,16 @@ impl ConsensusNode {
         match unmarked {
             Ok(Ok(())) => {}
             // It votes after the next start at the earliest.
-            Ok(Err(error)) => return tracing::error!(%error, "the mark `restoring` cannot be removed"),
+            Ok(Err(error)) => {
+                return tracing::error!(%error, "the mark `restoring` cannot be removed");
+            }
             Err(error) => return tracing::error!(%error, "the mark `restoring` was not removed"),
         }
         self.restoring.done();
         self.raft.runtime_config().elect(true);
-        tracing::info!("the log has everything back that it had acknowledged: this node votes again");
+        tracing::info!(
+            "the log has everything back that it had acknowledged: this node votes again"
+        );
     }
 
     async fn ask_to_restore(&self, leader: NodeId) -> Result<(), String> {
@@ -170,7 +180,10 @@ impl ConsensusNode {
 
     /// Answers a node whose log has lost what it acknowledged: how far this leader's log goes. What is known of that node's
     /// log is forgotten, so that it is sent everything it lacks.
-    pub(super) async fn answer_restore(&self, sender: NodeId) -> Result<RestoreAnswer, AnswerError> {
+    pub(super) async fn answer_restore(
+        &self,
+        sender: NodeId,
+    ) -> Result<RestoreAnswer, AnswerError> {
         let failed = |error: &dyn std::fmt::Display| AnswerError::Failed(error.to_string());
         let before = self.metrics();
         if before.state != ServerState::Leader {
@@ -188,7 +201,11 @@ impl ConsensusNode {
         if after.state != ServerState::Leader || after.current_term != before.current_term {
             return Err(failed(&"leadership has just changed"));
         }
-        tracing::warn!(node = sender, end, "a node has lost log entries that it had acknowledged, and gets them again");
+        tracing::warn!(
+            node = sender,
+            end,
+            "a node has lost log entries that it had acknowledged, and gets them again"
+        );
         Ok(RestoreAnswer {
             term: after.current_term,
             end,
@@ -228,5 +245,65 @@ impl Appended {
             term: request.vote.leader_id.term,
             end: before + request.entries.len() as u64,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use openraft::Membership;
+
+    use super::*;
+    use crate::consensus::membership::encode;
+    use crate::consensus::type_config::PeerAddress;
+
+    #[test]
+    fn only_a_log_that_is_acknowledged_to_one_leader_up_to_its_end_is_whole() {
+        let restoring = Restoring::new(true);
+        assert!(restoring.blocks());
+        // Before a leader has said how far, nothing counts.
+        restoring.acknowledged(5, 100);
+        restoring.aim(5, 90);
+        assert!(!restoring.is_reached());
+        restoring.acknowledged(5, 89);
+        // To another leader it says nothing about what this one's log has.
+        restoring.acknowledged(6, 100);
+        assert!(!restoring.is_reached());
+        // A later leader is asked anew; an earlier one that answers late is not heard.
+        restoring.aim(6, 95);
+        restoring.aim(5, 1);
+        restoring.acknowledged(5, 100);
+        assert!(!restoring.is_reached());
+        restoring.acknowledged(6, 95);
+        assert!(restoring.is_reached());
+        assert!(restoring.blocks(), "until the mark is gone");
+        restoring.done();
+        assert!(!restoring.blocks());
+        assert!(!Restoring::new(false).blocks());
+    }
+
+    #[test]
+    fn the_others_can_lead_if_they_are_a_majority_of_every_configuration() {
+        let others_lead = |configs: &[&[u64]], node_id| {
+            let sets: Vec<BTreeSet<u64>> = configs
+                .iter()
+                .map(|ids| ids.iter().copied().collect())
+                .collect();
+            let nodes: BTreeMap<u64, PeerAddress> =
+                (1..=5).map(|id| (id, PeerAddress::default())).collect();
+            let membership = Membership::new(sets, nodes).unwrap();
+            others_can_lead(KnownMembership::Frame(&encode(&membership)), node_id)
+        };
+        assert!(others_lead(&[&[1, 2, 3]], 1));
+        assert!(others_lead(&[&[1, 2, 3, 4]], 1));
+        assert!(!others_lead(&[&[1, 2]], 1));
+        assert!(!others_lead(&[&[1]], 1));
+        // A learner's vote is not needed.
+        assert!(others_lead(&[&[1]], 2));
+        assert!(others_lead(&[&[1, 2]], 3));
+        assert!(!others_lead(&[&[1, 2, 3], &[1, 2]], 1));
+        assert!(!others_can_lead(KnownMembership::Frame(b"rot"), 1));
+        assert!(!others_can_lead(KnownMembership::Stored(b""), 1));
     }
 }

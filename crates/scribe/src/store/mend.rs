@@ -74,7 +74,7 @@ impl Suspects {
 }
 
 /// Whether this is what damage of a file looks like: bytes that are wrong, missing, or on a sector that is gone.
-pub(super) fn is_damage(error: &io::Error) -> bool {
+pub fn is_damage(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound

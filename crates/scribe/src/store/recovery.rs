@@ -141,7 +141,9 @@ pub(crate) fn recover(
         last: sealed.last().map(|last| last.last_log_id),
         open: VecDeque::new(),
         files: BTreeMap::new(),
-        reach: sealed.last().map_or(TreeSize::EMPTY, |last| last.footer.end_size),
+        reach: sealed
+            .last()
+            .map_or(TreeSize::EMPTY, |last| last.footer.end_size),
         membership: None,
         stop: None,
     };
@@ -187,8 +189,8 @@ pub(crate) fn recover(
             Loss::Accept => {}
             Loss::Restore(rule) => {
                 let membership = known_membership(scan.membership.as_deref(), sealed.last());
-                let others_lead = membership
-                    .is_some_and(|known| (rule.others_can_lead)(known, identity.node_id));
+                let others_lead =
+                    membership.is_some_and(|known| (rule.others_can_lead)(known, identity.node_id));
                 if !others_lead || scan.reach_with_lost()? < rule.signed {
                     return Err(error);
                 }

@@ -99,7 +99,10 @@ pub(super) fn reach_behind(
         {
             reach = reach.max(leaves_after(&header));
         }
-        while let Some(found) = scanner.find_frame(from, before, start).context("read", &path)? {
+        while let Some(found) = scanner
+            .find_frame(from, before, start)
+            .context("read", &path)?
+        {
             let Ok(header) = scanner.header(found).context("read", &path)? else {
                 break;
             };
@@ -125,13 +128,17 @@ pub(super) fn keep_aside(
         let source = disk.open(&from, Open::READ).context("open", &from)?;
         let length = source.len().context("read", &from)?;
         // What was only allocated need not be kept.
-        let end = Scanner::new(&*source, length).content_end(0).context("read", &from)?;
+        let end = Scanner::new(&*source, length)
+            .content_end(0)
+            .context("read", &from)?;
         let copy = disk.open(&to, Open::CREATE).context("create", &to)?;
         copy.set_len(0).context("cut", &to)?;
         let mut at = 0;
         while at < end {
             let mut bytes = vec![0; PIECE_LENGTH.min((end - at) as usize)];
-            source.read_exact_at(&mut bytes, at).context("read", &from)?;
+            source
+                .read_exact_at(&mut bytes, at)
+                .context("read", &from)?;
             // A crash here leaves part of a copy, and the log as it was: it is copied again.
             copy.write_all_at(&bytes, at).context("write", &to)?;
             at += bytes.len() as u64;
@@ -148,7 +155,8 @@ pub(super) fn mark(disk: &dyn Disk, dir: &Path, reason: &str) -> Result<(), Stor
     let file = disk.open(&path, Open::CREATE).context("create", &path)?;
     let text = format!("scribe-restoring/v1\n{reason}\n");
     // A crash before the last sync leaves a mark, any part of one, or none; the log is not cut yet.
-    file.write_all_at(text.as_bytes(), 0).context("write", &path)?;
+    file.write_all_at(text.as_bytes(), 0)
+        .context("write", &path)?;
     file.sync_all().context("sync", &path)?;
     disk.sync_dir(dir).context("sync", dir)
 }

@@ -1,15 +1,19 @@
 //! Damaged sealed segments in a cluster: the node notices by itself, fetches them again from the others, and never gives
 //! out a byte that was not written.
+//!
+//! `SCRIBE_MEND_BYTES` sets how much of a node is lost in the last test, in segments of full size; `--nocapture` shows how
+//! long it took.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use scribe_proof::index::LeafIndex;
 use sha2::{Digest, Sha256};
 
-use crate::test_cluster::{TestCluster, eventually};
+use crate::test_cluster::{TestCluster, eventually, eventually_within};
 use crate::test_ledger::{check_log, index_let_go, put};
 
 /// Sealed segments each of these clusters has at least.
@@ -325,5 +329,68 @@ async fn a_peer_with_a_damaged_copy_is_not_believed_and_mends_its_own() {
     whole_again(&cluster, peer, &theirs, &good).await;
     assert_eq!(mended(&cluster, id), 1);
     assert_eq!(mended(&cluster, peer), 1);
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_lost_every_sealed_segment_has_them_all_again() {
+    let wanted = std::env::var("SCRIBE_MEND_BYTES");
+    let full = wanted.is_ok();
+    let wanted: u64 = wanted.map_or(2 << 20, |text| text.parse().unwrap());
+    let mut cluster = TestCluster::with(3, |options| {
+        if full {
+            options.segment_bytes_max = scribe::limits::SEGMENT_BYTES_MAX;
+            options.segment_leaves_max = scribe::limits::SEGMENT_LEAVES_MAX;
+        }
+    })
+    .await;
+    let leader = cluster.leader().await;
+    let sealed_bytes = |cluster: &TestCluster, id: u64| {
+        let sealed = cluster.node(id).sealed_list();
+        sealed
+            .iter()
+            .map(|segment| segment.file_length)
+            .sum::<u64>()
+    };
+    let value = "x".repeat(2_000);
+    let mut round = 0;
+    while sealed_bytes(&cluster, leader) < wanted {
+        let writes = (0..500)
+            .map(|n| put(&format!("key {n}"), &format!("{round} {value}")))
+            .collect();
+        for outcome in cluster.node(leader).append_many(writes).await {
+            outcome.unwrap();
+        }
+        round += 1;
+    }
+    let id = cluster.follower().await;
+    eventually("the other one has sealed as much", async || {
+        sealed_bytes(&cluster, id) >= wanted
+    })
+    .await;
+    let (own, good) = (files(&cluster, id), good(&cluster, id));
+    let bytes = sealed_bytes(&cluster, id);
+    cluster.stop(id).await;
+    index_let_go(&cluster.data_dir(id).join("index"));
+    for path in &own {
+        fs::remove_file(path).unwrap();
+    }
+    let started = Instant::now();
+    cluster.start(id).await;
+    let stats = cluster.node(id).mend_stats();
+    eventually_within(
+        std::time::Duration::from_secs(600),
+        "all is mended",
+        async || stats.segments_mended.load(Ordering::Relaxed) == own.len() as u64,
+    )
+    .await;
+    let seconds = started.elapsed().as_secs_f64();
+    println!(
+        "{} segments, {bytes} bytes, mended {seconds:.1} s after the start: {:.1} s for each GiB",
+        own.len(),
+        seconds * f64::from(1 << 30) / bytes as f64
+    );
+    assert_eq!(stats.mended_bytes.load(Ordering::Relaxed), bytes);
+    whole_again(&cluster, id, &own, &good).await;
     cluster.stop_all().await;
 }

@@ -18,6 +18,7 @@ mod cluster_mend;
 mod cluster_network;
 mod cluster_process;
 mod cluster_removed;
+mod cluster_restore;
 mod cluster_segments;
 mod cluster_stop;
 mod crash;

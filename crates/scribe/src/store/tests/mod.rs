@@ -5,4 +5,5 @@ mod damage;
 mod install;
 mod mend;
 mod model;
+mod restore;
 mod views;
