@@ -60,7 +60,7 @@ impl Doubts {
 }
 
 impl ConsensusNode {
-    /// Fetches a damaged segment and puts it in its place; `fetched` hears of the bytes as they come. Returns the bytes
+    /// Fetches a damaged segment and puts it in its place; `fetched` hears how many bytes are there. Returns the bytes
     /// of its file.
     ///
     /// # Errors
@@ -141,7 +141,7 @@ impl ConsensusNode {
             let writing = mend.clone();
             blocking(move || writing.write(offset, &bytes)).await?;
             done += length;
-            fetched(length);
+            fetched(mend.have());
             if source != Source::Own {
                 self.pace(started, done).await;
             }
@@ -161,7 +161,7 @@ impl ConsensusNode {
         match source {
             Source::Peer(id) => {
                 let number = mend.segment().number;
-                self.fetch_piece(id, address, number, offset).await
+                self.fetch_piece(id, address, number, offset, true).await
             }
             Source::Own => {
                 let mend = mend.clone();
@@ -182,6 +182,7 @@ impl ConsensusNode {
             offset: 0,
             length_max: 0,
             doubted: true,
+            any_copy: true,
         };
         let wait = self.transport.request();
         let parts = rpc::parts(&request);

@@ -195,6 +195,9 @@ pub(super) struct SegmentRequest {
     /// What came of this segment before was not what it must be: the asked node should look at its copy.
     #[prost(bool, tag = "4")]
     pub doubted: bool,
+    /// A damaged copy will do: each frame is checked by itself.
+    #[prost(bool, tag = "5")]
+    pub any_copy: bool,
 }
 
 /// How far a node must be again that lost what it had acknowledged.

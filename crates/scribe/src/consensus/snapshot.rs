@@ -128,7 +128,7 @@ impl ConsensusNode {
             let number = wanted.segment.number;
             let offsets = (wanted.have..wanted.file_length).step_by(limits::SEGMENT_PIECE_LENGTH);
             let mut pieces = stream::iter(offsets)
-                .map(|offset| self.fetch_piece(leader, address, number, offset))
+                .map(|offset| self.fetch_piece(leader, address, number, offset, false))
                 .buffered(PIECES_IN_FLIGHT);
             while let Some(piece) = pieces.next().await {
                 let (offset, bytes) = piece?;
@@ -170,6 +170,7 @@ impl ConsensusNode {
         address: &str,
         number: u32,
         offset: u64,
+        any_copy: bool,
     ) -> Result<(u64, Bytes), AnswerError> {
         let Some(pool) = &self.transport.pool else {
             return Err(failed("this node runs alone"));
@@ -179,6 +180,7 @@ impl ConsensusNode {
             offset,
             length_max: limits::SEGMENT_PIECE_LENGTH as u64,
             doubted: false,
+            any_copy,
         };
         let wait = self.transport.progress();
         let bytes = pool
@@ -220,8 +222,11 @@ impl ConsensusNode {
         }
         let length = request.length_max.min(limits::SEGMENT_PIECE_LENGTH as u64) as usize;
         let store = self.store.clone();
-        let bytes =
-            blocking(move || store.segment_bytes(request.number, request.offset, length)).await?;
+        let read = move || match request.any_copy {
+            true => store.doubtful_bytes(request.number, request.offset, length),
+            false => store.segment_bytes(request.number, request.offset, length),
+        };
+        let bytes = blocking(read).await?;
         Ok(vec![bytes])
     }
 }

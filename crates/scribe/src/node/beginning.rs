@@ -188,8 +188,9 @@ pub(super) fn check_not_older(store: &Store, key_dir: &Path) -> Result<(), Start
         return Ok(());
     };
     let failed = |error: std::io::Error| ConsensusError::Stopped(error.to_string());
-    if store.is_restoring().map_err(failed)? {
-        // Looked at before its end was cut; this node does not vote before it is there again.
+    if store.signed_before_loss().map_err(failed)? == Some(last.size) {
+        // Looked at before its end was cut; this node does not vote before it is there again. What it signed for since was
+        // on its disk again.
         return Ok(());
     }
     let mut reach = store.applied().tree_size.get();

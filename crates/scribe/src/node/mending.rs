@@ -73,6 +73,7 @@ pub(super) async fn run(inner: Weak<Inner>) {
         tracing::warn!(%error, "what an earlier process left half mended cannot be listed");
     }
     let mut damaged = BTreeSet::new();
+    let mut trees = BTreeSet::new();
     let mut pause = RETRY_PAUSE;
     loop {
         if damaged.is_empty() {
@@ -92,7 +93,8 @@ pub(super) async fn run(inner: Weak<Inner>) {
             let waiting = suspects.wait_for(|waiting| !waiting.is_empty()).await;
             waiting.is_ok()
         };
-        let alive = if damaged.is_empty() && !mender.store.index_is_incomplete() {
+        let nothing_left = damaged.is_empty() && trees.is_empty();
+        let alive = if nothing_left && !mender.store.index_is_incomplete() {
             waited.await
         } else {
             tokio::select! {
@@ -104,20 +106,24 @@ pub(super) async fn run(inner: Weak<Inner>) {
             return;
         }
         while let Some(number) = mender.store.next_suspect() {
-            mender.look(number, &mut damaged).await;
+            mender.look(number, &mut damaged, &mut trees).await;
         }
-        if damaged.is_empty() {
+        // Those in whose way a damaged segment was.
+        for number in std::mem::take(&mut trees) {
+            mender.look(number, &mut damaged, &mut trees).await;
+        }
+        if damaged.is_empty() && trees.is_empty() {
             continue;
         }
         pause = (pause * 2).min(RETRY_PAUSE_MAX);
         for number in damaged.clone() {
             // Somebody may have put a good copy in its place.
-            mender.look(number, &mut damaged).await;
+            mender.look(number, &mut damaged, &mut trees).await;
             if damaged.contains(&number) && mender.put_back(number, &damaged).await {
                 damaged.remove(&number);
                 pause = RETRY_PAUSE;
                 // Its tree hashes may have gone the same way.
-                mender.look(number, &mut damaged).await;
+                mender.look(number, &mut damaged, &mut trees).await;
             }
         }
     }
@@ -130,8 +136,9 @@ struct Mender {
 }
 
 impl Mender {
-    /// Examines a segment; `damaged` says afterwards whether it has to be put back.
-    async fn look(&self, number: u32, damaged: &mut BTreeSet<u32>) {
+    /// Examines a segment. `damaged` says afterwards whether it has to be put back, `trees` whether its tree hashes have to be
+    /// derived again later.
+    async fn look(&self, number: u32, damaged: &mut BTreeSet<u32>, trees: &mut BTreeSet<u32>) {
         let store = self.store.clone();
         match blocking(move || store.examine(number)).await {
             Ok(Verdict::Sound) => {
@@ -146,7 +153,9 @@ impl Mender {
                     reason,
                     "hashes in the tree files are damaged"
                 );
-                self.derive(number).await;
+                if !self.derive(number).await {
+                    trees.insert(number);
+                }
             }
             Ok(Verdict::Segment(reason)) => {
                 if damaged.insert(number) {
@@ -162,8 +171,8 @@ impl Mender {
         self.show(damaged, 0);
     }
 
-    /// Derives the tree hashes of a segment again.
-    async fn derive(&self, number: u32) {
+    /// Derives the tree hashes of a segment again; `false` if that is not possible now.
+    async fn derive(&self, number: u32) -> bool {
         let store = self.store.clone();
         match blocking(move || store.mend_tree(number)).await {
             Ok(segments) => {
@@ -174,11 +183,13 @@ impl Mender {
                     segments,
                     "the tree hashes are derived again from the entries"
                 );
+                true
             }
             Err(error) => {
                 self.stats.failures.fetch_add(1, Ordering::Relaxed);
-                // If it is a segment that is damaged, that one is suspected now, and the scrubber comes back to this one.
+                // If it is a segment that is damaged, that one is suspected by now.
                 tracing::error!(segment = number, %error, "tree hashes cannot be derived again");
+                false
             }
         }
     }
@@ -195,12 +206,8 @@ impl Mender {
                 return false;
             }
         };
-        let mut done = mend.have();
-        self.show(damaged, done);
-        let mended = self.consensus.mend_segment(mend, |bytes| {
-            done += bytes;
-            self.show(damaged, done);
-        });
+        self.show(damaged, mend.have());
+        let mended = (self.consensus).mend_segment(mend, |done| self.show(damaged, done));
         match mended.await {
             Ok(bytes) => {
                 self.stats.segments_mended.fetch_add(1, Ordering::Relaxed);

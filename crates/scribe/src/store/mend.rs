@@ -20,9 +20,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use scribe_proof::tree::TreeBuilder;
 use tokio::sync::watch;
 
@@ -144,7 +145,7 @@ impl Store {
     /// When the directory cannot be read.
     pub fn suspect_half_mended(&self) -> io::Result<()> {
         let inner = &*self.0;
-        let (disk, directory) = (inner.log.disk(), inner.mending());
+        let (disk, directory) = (inner.log.disk(), inner.mending_dir());
         if !disk.exists(&directory)? {
             return Ok(());
         }
@@ -235,13 +236,16 @@ impl Store {
                 format!("there is no sealed segment {number}"),
             ));
         };
-        let (disk, directory) = (inner.log.disk(), inner.mending());
+        let (disk, directory) = (inner.log.disk(), inner.mending_dir());
         if !disk.exists(&directory)? {
             // A crash before the sync leaves no directory, or an empty one.
             disk.create_dir_all(&directory)?;
             disk.sync_dir(&inner.directory)?;
         }
-        let transfer = resume(disk, &directory, segment)?;
+        let transfer = {
+            let _held = inner.working()?;
+            resume(disk, &directory, segment)?
+        };
         let (free, needed) = (inner.log.free_bytes(), segment.file_length - transfer.have);
         if free < needed.saturating_add(limits::MEND_RESERVE_BYTES) {
             return Err(io::Error::new(
@@ -263,7 +267,16 @@ impl Store {
 }
 
 impl Inner {
-    fn mending(&self) -> PathBuf {
+    /// Keeps the store from stopping while files in `mending/` are worked on.
+    fn working(&self) -> io::Result<MutexGuard<'_, ()>> {
+        let held = self.mending.lock();
+        if self.stopping.load(Ordering::Acquire) {
+            return Err(io::Error::other("the store is closed"));
+        }
+        Ok(held)
+    }
+
+    fn mending_dir(&self) -> PathBuf {
         self.directory.join(MENDING_DIR)
     }
 
@@ -329,6 +342,7 @@ impl Mend {
     /// Kind `InvalidInput`, and nothing is changed, for bytes that do not follow those that are there; what the disk
     /// refuses, and then the same bytes may be written again.
     pub fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let _held = self.inner.working()?;
         let mut transfer = self.transfer.lock();
         if offset != transfer.have {
             return Err(invalid(format!(
@@ -349,7 +363,7 @@ impl Mend {
             None => {
                 let file = disk.open(&path, Open::CREATE)?;
                 // The name says where to go on, also after a power cut.
-                disk.sync_dir(&self.inner.mending())?;
+                disk.sync_dir(&self.inner.mending_dir())?;
                 file
             }
         };
@@ -383,6 +397,7 @@ impl Mend {
     pub fn finish(&self) -> io::Result<Finished> {
         let inner = &*self.inner;
         let (disk, path, segment) = (inner.log.disk(), self.path(), &*self.segment);
+        let _held = inner.working()?;
         let mut transfer = self.transfer.lock();
         if transfer.have != self.wanted() {
             return Err(invalid(format!(
@@ -433,14 +448,14 @@ impl Mend {
         }
         let place = file_path(&inner.directory.join(LOG_DIR), segment.first_log_index);
         // A name that is not durable cannot become another one durably; a killed process may have left it so.
-        disk.sync_dir(&inner.mending())?;
+        disk.sync_dir(&inner.mending_dir())?;
         // One step: whoever opens the name finds the damaged file or the good one. A crash before the directory is synced
         // leaves either; if it is the damaged one, it is found damaged and mended again.
         disk.rename(&path, &place)?;
         inner.log.replaced(&whole);
         inner.log.suspects().damaged.lock().remove(&segment.number);
         disk.sync_dir(&inner.directory.join(LOG_DIR))?;
-        disk.sync_dir(&inner.mending())?;
+        disk.sync_dir(&inner.mending_dir())?;
         Ok(Finished::Mended(segment.file_length))
     }
 
@@ -451,7 +466,7 @@ impl Mend {
         let all = transfer.have;
         transfer.file = None;
         // A crash here leaves what the next process cuts in the same way.
-        *transfer = resume(disk, &self.inner.mending(), &self.segment)?;
+        *transfer = resume(disk, &self.inner.mending_dir(), &self.segment)?;
         if transfer.have >= all {
             transfer.begin_again(disk, &self.path());
         }
@@ -459,7 +474,7 @@ impl Mend {
     }
 
     fn path(&self) -> PathBuf {
-        part_path(&self.inner.mending(), &self.segment)
+        part_path(&self.inner.mending_dir(), &self.segment)
     }
 }
 
@@ -470,10 +485,11 @@ impl Store {
     /// When the disk refuses.
     pub fn clear_mended(&self) -> io::Result<()> {
         let inner = &*self.0;
-        let (disk, directory): (&dyn Disk, _) = (inner.log.disk(), inner.mending());
+        let (disk, directory): (&dyn Disk, _) = (inner.log.disk(), inner.mending_dir());
         if !disk.exists(&directory)? {
             return Ok(());
         }
+        let _held = inner.working()?;
         let wanted: BTreeSet<String> = self.damaged_segments().iter().map(part_name).collect();
         // A crash in between leaves some of them: they are removed the next time.
         for name in disk.list(&directory)? {
@@ -518,8 +534,6 @@ impl super::log::Log {
         let mut files = inner.files.lock();
         files.remove(&segment.number);
         // Whoever has opened the old file and not yet kept it sees this, and does not keep it.
-        inner
-            .replaced
-            .fetch_add(1, std::sync::atomic::Ordering::AcqRel);
+        inner.replaced.fetch_add(1, Ordering::AcqRel);
     }
 }

@@ -136,6 +136,8 @@ struct Inner {
     sealing: Mutex<()>,
     /// Segments on their way from another node. Taken before `sealing`.
     staging: Mutex<Transfers>,
+    /// Held while files in `mending/` are written or renamed; not once the store has stopped.
+    mending: Mutex<()>,
     /// Order of locks: `applier`, then `view`.
     applier: Mutex<Applier>,
     view: RwLock<View>,
@@ -250,6 +252,7 @@ impl Store {
             index_readers: RwLock::new(()),
             sealing: Mutex::new(()),
             staging: Mutex::default(),
+            mending: Mutex::new(()),
             applier: Mutex::new(Applier {
                 applied: applied.clone(),
                 segment: None,
@@ -443,6 +446,8 @@ impl Store {
         if let Some(sealer) = sealer {
             sealer.join();
         }
+        // Nothing is put in place any more by the time somebody else may open the directory.
+        drop(self.0.mending.lock());
         self.0.index.close();
         self.0.log.shutdown();
     }

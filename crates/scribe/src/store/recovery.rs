@@ -199,7 +199,7 @@ pub(crate) fn recover(
                 if let Some(first) = scan.stopped_in() {
                     restore::keep_aside(disk, dir, &log_dir, first)?;
                 }
-                restore::mark(disk, dir, &error.to_string())?;
+                restore::mark(disk, dir, rule.signed, &error.to_string())?;
             }
         }
     }

@@ -16,7 +16,7 @@ use std::path::Path;
 use scribe_proof::index::{LeafIndex, TreeSize};
 
 use super::Store;
-use super::disk::{Disk, Open};
+use super::disk::{Disk, Open, read_full_at};
 use super::error::{IoContext, StoreError};
 use super::frame::{FrameHeader, FrameKind, LogIndex};
 use super::scan::Scanner;
@@ -28,6 +28,9 @@ pub const RESTORING_NAME: &str = "restoring";
 pub const DAMAGED_DIR: &str = "damaged";
 /// Bytes copied at once.
 const PIECE_LENGTH: usize = crate::limits::MIB;
+const MARK_FIRST_LINE: &str = "scribe-restoring/v1";
+/// Bytes of the mark that are read: two lines of it.
+const MARK_READ_LENGTH: usize = 64;
 
 /// The last membership that is known from what is good of the log.
 #[derive(Debug, Clone, Copy)]
@@ -149,14 +152,20 @@ pub(super) fn keep_aside(
     disk.sync_dir(dir).context("sync", dir)
 }
 
-/// Puts the mark there, durably.
-pub(super) fn mark(disk: &dyn Disk, dir: &Path, reason: &str) -> Result<(), StoreError> {
+/// Puts the mark there, durably, with the size of the largest tree this node has signed for until now.
+pub(super) fn mark(
+    disk: &dyn Disk,
+    dir: &Path,
+    signed: TreeSize,
+    reason: &str,
+) -> Result<(), StoreError> {
     let path = dir.join(RESTORING_NAME);
     let file = disk.open(&path, Open::CREATE).context("create", &path)?;
-    let text = format!("scribe-restoring/v1\n{reason}\n");
+    let text = format!("{MARK_FIRST_LINE}\nsigned {signed}\n{reason}\n");
     // A crash before the last sync leaves a mark, any part of one, or none; the log is not cut yet.
     file.write_all_at(text.as_bytes(), 0)
         .context("write", &path)?;
+    file.set_len(text.len() as u64).context("cut", &path)?;
     file.sync_all().context("sync", &path)?;
     disk.sync_dir(dir).context("sync", dir)
 }
@@ -190,6 +199,27 @@ impl Store {
     /// When the disk does not say.
     pub fn is_restoring(&self) -> io::Result<bool> {
         Ok(is_marked(self.0.log.disk(), &self.0.directory)?)
+    }
+
+    /// The largest tree this node had signed for when the end of its log was cut, while that is not back. `None` also for a
+    /// mark that says nothing.
+    ///
+    /// # Errors
+    /// When the disk does not say.
+    pub fn signed_before_loss(&self) -> io::Result<Option<TreeSize>> {
+        let disk = self.0.log.disk();
+        let path = self.0.directory.join(RESTORING_NAME);
+        if !disk.exists(&path)? {
+            return Ok(None);
+        }
+        let mut bytes = [0; MARK_READ_LENGTH];
+        let read = read_full_at(&*disk.open(&path, Open::READ)?, &mut bytes, 0)?;
+        let text = String::from_utf8_lossy(&bytes[..read]);
+        let mut lines = text.lines();
+        let known = lines.next() == Some(MARK_FIRST_LINE);
+        let signed = lines.next().and_then(|line| line.strip_prefix("signed "));
+        let size = signed.filter(|_| known).and_then(|size| size.parse().ok());
+        Ok(size.map(TreeSize::new))
     }
 
     /// The log has everything again that it ever acknowledged: removes the mark, then what was kept aside.

@@ -91,8 +91,35 @@ impl Store {
     ///
     /// # Errors
     /// Kind `NotFound` if there is no such sealed segment here; kind `InvalidData` if its file has another length than
-    /// it must have; what the disk cannot read. The bytes are not checked: whoever receives them checks them.
+    /// it must have, or is known to be damaged; what the disk cannot read. The bytes are not checked: whoever receives them
+    /// checks them.
     pub fn segment_bytes(&self, number: u32, offset: u64, length_max: usize) -> io::Result<Bytes> {
+        if let Some(reason) = self.0.log.suspects().damage_of(number) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("segment {number} is damaged here: {reason}"),
+            ));
+        }
+        let file_length = |segment: &SealedSegment| segment.file_length;
+        self.bytes_of_segment(number, offset, length_max, file_length)
+    }
+
+    /// The same of a copy that may be damaged or cut: for who checks each frame by itself, and has other sources as well.
+    ///
+    /// # Errors
+    /// Kind `NotFound` if there is no such sealed segment here, or no file of it; what the disk cannot read.
+    pub fn doubtful_bytes(&self, number: u32, offset: u64, length_max: usize) -> io::Result<Bytes> {
+        self.bytes_of_segment(number, offset, length_max, |_| 0)
+    }
+
+    /// Bytes of a file that must have the length `must_have`, if that is not 0.
+    fn bytes_of_segment(
+        &self,
+        number: u32,
+        offset: u64,
+        length_max: usize,
+        must_have: impl Fn(&SealedSegment) -> u64,
+    ) -> io::Result<Bytes> {
         let sealed = self.0.log.sealed();
         let segment = sealed.iter().find(|segment| segment.number == number);
         let Some(segment) = segment else {
@@ -101,15 +128,9 @@ impl Store {
                 format!("there is no sealed segment {number}"),
             ));
         };
-        if let Some(reason) = self.0.log.suspects().damage_of(number) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("segment {number} is damaged here: {reason}"),
-            ));
-        }
         let file = self.0.log.segment_file(number)?;
-        let found = file.len()?;
-        if found != segment.file_length {
+        let (found, allowed) = (file.len()?, must_have(segment));
+        if allowed != 0 && found != allowed {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 format!(
@@ -118,7 +139,7 @@ impl Store {
                 ),
             ));
         }
-        let left = segment.file_length.saturating_sub(offset);
+        let left = segment.file_length.min(found).saturating_sub(offset);
         let mut bytes = vec![0; left.min(length_max as u64) as usize];
         file.read_exact_at(&mut bytes, offset)?;
         Ok(bytes.into())

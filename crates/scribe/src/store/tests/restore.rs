@@ -142,6 +142,7 @@ fn what_may_not_be_restored_is_refused_and_left_alone() {
     };
     let (store, _) = open_with(&disk, rule).unwrap();
     assert!(store.applied().tree_size < size);
+    assert_eq!(store.signed_before_loss().unwrap(), Some(size));
     store.shutdown();
     // A log without damage is not marked.
     let (store, report) = open_with(&node.disk.kill(), rule).unwrap();
