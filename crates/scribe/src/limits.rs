@@ -110,6 +110,8 @@ pub const SEGMENTS_KEPT_AS_LOG: usize = 2;
 pub const STAGING_SYNC_BYTES: u64 = 8 * MIB as u64;
 /// Bytes that checksums are computed over in search of a whole frame behind a torn one, at most: a fraction of a second.
 pub const TORN_SEARCH_BYTES_MAX: usize = 256 * MIB;
+/// Free disk space that putting a damaged segment back leaves: what the log's next segment takes meanwhile.
+pub const MEND_RESERVE_BYTES: u64 = 64 * MIB as u64;
 /// Bytes one group of appends may reach before it is synced.
 pub const SYNC_GROUP_BYTES_MAX: usize = 4 * MIB;
 /// Decoded frames kept in memory for apply, replication and hot reads, on top of those not yet applied.

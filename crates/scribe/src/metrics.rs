@@ -159,6 +159,62 @@ pub fn render(node: &Node) -> String {
         "Times a sealed segment could not be read",
         load(&scrub.unreadable),
     );
+    let mended = node.mend_stats();
+    metric(
+        "scribe_damaged_segments_total",
+        "counter",
+        "Sealed segments found damaged or missing",
+        load(&mended.segments_damaged),
+    );
+    metric(
+        "scribe_mended_segments_total",
+        "counter",
+        "Sealed segments put back",
+        load(&mended.segments_mended),
+    );
+    metric(
+        "scribe_mended_bytes_total",
+        "counter",
+        "Bytes of sealed segments put back",
+        load(&mended.mended_bytes),
+    );
+    metric(
+        "scribe_mended_tree_segments_total",
+        "counter",
+        "Segments whose tree hashes were derived again",
+        load(&mended.tree_segments_mended),
+    );
+    metric(
+        "scribe_mend_failures_total",
+        "counter",
+        "Attempts to put a damaged segment back that failed",
+        load(&mended.failures),
+    );
+    metric(
+        "scribe_restoring",
+        "gauge",
+        "1 while this node does not vote because the end of its log was damaged",
+        u64::from(node.consensus().restoring().is_some()),
+    );
+    metric(
+        "scribe_votes_withheld_total",
+        "counter",
+        "Votes this node did not give meanwhile",
+        load(node.consensus().votes_withheld()),
+    );
+    let (mending_done, mending_total) = mended.progress();
+    metric(
+        "scribe_mending_done_bytes",
+        "gauge",
+        "Bytes that are back of segments damaged now",
+        mending_done,
+    );
+    metric(
+        "scribe_mending_bytes",
+        "gauge",
+        "Bytes of segments damaged now",
+        mending_total,
+    );
     metric(
         "scribe_disk_free_bytes",
         "gauge",

@@ -9,6 +9,7 @@ mod beginning;
 mod entry;
 mod handing_over;
 mod members;
+mod mending;
 mod receipts;
 mod rotation;
 mod serving;
@@ -60,6 +61,7 @@ pub use beginning::IMPORTING_FILE;
 pub use entry::Entry;
 pub use handing_over::HandedOver;
 pub use members::{AdminError, Change, MemberStatus};
+pub use mending::MendStats;
 pub use rotation::Rotated;
 
 pub use crate::consensus::HealthStatus;
@@ -250,6 +252,7 @@ struct Inner {
     begun: AtomicBool,
     scrub: Arc<ScrubStats>,
     scrubber: Mutex<Option<Scrubber>>,
+    mended: Arc<MendStats>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     /// What makes this node a member of a cluster; `None` on a node that runs alone.
     files: Option<ClusterFiles>,
@@ -542,6 +545,12 @@ impl Node {
         if let Some(removed) = self.inner.consensus.removed() {
             return Err(removed);
         }
+        if let Some(reason) = self.inner.consensus.restoring() {
+            return Err(reason.to_owned());
+        }
+        if self.inner.store.index_is_incomplete() {
+            return Err("the key index lacks a segment that is damaged".to_owned());
+        }
         if health.current_leader.is_none() {
             return Err("no leader is known".to_owned());
         }
@@ -593,6 +602,11 @@ impl Node {
         &self.inner.scrub
     }
 
+    /// What was damaged and mended, for metrics.
+    pub fn mend_stats(&self) -> &MendStats {
+        &self.inner.mended
+    }
+
     /// Free bytes on the data directory's file system.
     pub fn free_bytes(&self) -> u64 {
         self.inner.store.log().free_bytes()
@@ -642,6 +656,7 @@ fn proof_error(error: ProveError<std::io::Error>) -> ReadError {
 /// How a node's store is opened.
 pub(crate) fn store_options(options: &NodeOptions, index: IndexKind) -> StoreOptions {
     StoreOptions {
+        restore: None,
         log: LogOptions {
             segment_bytes_max: options.segment_bytes_max,
             segment_leaves_max: options.segment_leaves_max,

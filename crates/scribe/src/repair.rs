@@ -194,6 +194,13 @@ pub fn repair(
         });
     }
     let (store, opened) = Store::open(disk, &options.data_dir, identity, settings)?;
+    if let Some(reason) = opened.index_incomplete {
+        store.shutdown();
+        return Ok(RepairOutcome {
+            summary: "the key index cannot be completed".to_owned(),
+            damage: vec![reason],
+        });
+    }
     let done = inspect(&store, action, progress);
     store.shutdown();
     let mut outcome = done?;

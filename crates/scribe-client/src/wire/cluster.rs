@@ -89,6 +89,8 @@ pub struct Member {
     pub version: Option<String>,
     /// How far it is with taking over sealed segments; `null` if it is not at it.
     pub catch_up: Option<CatchUp>,
+    /// How far it is with putting back sealed segments that were damaged on its disk; `null` if none is.
+    pub mending: Option<CatchUp>,
 }
 
 /// How far a member is with taking over sealed segments of another one.

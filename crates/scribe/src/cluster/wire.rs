@@ -567,6 +567,12 @@ pub struct StatusAnswer {
     /// Whether it is stopping: leadership handed to it would be handed on at once.
     #[prost(bool, tag = "11")]
     pub leaving: bool,
+    /// Bytes of damaged segments that are back.
+    #[prost(uint64, tag = "12")]
+    pub mending_done: u64,
+    /// Bytes of the segments that are damaged now.
+    #[prost(uint64, tag = "13")]
+    pub mending_total: u64,
 }
 
 /// A change the leader is asked to make.

@@ -3,7 +3,8 @@
 //! A follower acknowledges an entry once it is on its disk, and a leader counts on it. If it comes back with an older copy
 //! of its directories, its log ends before what it acknowledged, and openraft takes that for a bug of its own: a build with
 //! assertions ends the *leader*. So such an answer never reaches the core: the follower counts as unreachable, and is
-//! named in the log. It cannot be let back in: which votes it gave, and to whom, is forgotten as well.
+//! named in the log. It cannot be let back in: which votes it gave, and to whom, is forgotten as well. One that lost the end
+//! of its log and nothing else says so by itself, and is forgiven ([`super::restore`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -72,6 +73,13 @@ impl Acknowledged {
             }
             AppendEntriesResponse::Conflict | AppendEntriesResponse::HigherVote(_) => Ok(()),
         }
+    }
+}
+
+impl Acknowledged {
+    /// Forgets what `target` acknowledged: it has lost it, has said so, and does not vote before it has it back.
+    pub(super) fn forgive(&self, target: NodeId) {
+        self.0.lock().remove(&target);
     }
 }
 

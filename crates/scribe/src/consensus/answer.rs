@@ -4,6 +4,7 @@
 //! of Raft is refused before the Raft core sees it (`judge`); the rest is the core's to judge, by vote and
 //! lease, also for a node that was removed.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use openraft::raft::{AppendEntriesResponse, VoteRequest};
 use prost::Message as _;
 
 use super::judge::{Judge, RefusedMessage};
+use super::restore::Appended;
 use super::rpc::{self, LogIdMessage, MalformedMessage, ReadIndexAnswer, SegmentRequest, kind};
 use super::{ConsensusError, ConsensusNode, NodeId, TypeConfig};
 use crate::limits;
@@ -41,13 +43,13 @@ fn failed(error: &dyn std::fmt::Display) -> AnswerError {
 impl ConsensusNode {
     /// Whether [`Self::answer`] knows this kind of message.
     pub const fn answers(kind: u8) -> bool {
-        matches!(kind, kind::APPEND..=kind::READ_INDEX)
+        matches!(kind, kind::APPEND..=kind::RESTORE)
     }
 
     /// Whether a node this one does not know as a member is answered: messages that carry Raft on, and none that hands
     /// out entries or says what a leader alone can say.
     pub const fn is_for_anyone(kind: u8) -> bool {
-        Self::answers(kind) && !matches!(kind, kind::SEGMENT | kind::READ_INDEX)
+        Self::answers(kind) && !matches!(kind, kind::SEGMENT | kind::READ_INDEX | kind::RESTORE)
     }
 
     /// The longest body a message of this kind may have; it is refused before memory is set aside.
@@ -76,16 +78,24 @@ impl ConsensusNode {
             own: self.node_id,
             term: self.metrics().current_term,
         };
+        if matches!(kind, kind::VOTE | kind::PRE_VOTE | kind::TRANSFER)
+            && let Some(reason) = self.restoring()
+        {
+            self.votes_withheld.fetch_add(1, Ordering::Relaxed);
+            return Err(AnswerError::Failed(reason.to_owned()));
+        }
         match kind {
             kind::APPEND => {
                 let request = rpc::decode_append(body)?;
                 judge.append(&request)?;
+                let appended = Appended::of(&request);
                 let answer = self.raft.append_entries(request).await;
                 let answer = answer.map_err(|error| failed(&error))?;
                 if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
                     self.contact.heard();
                     self.transport.heard_leader();
                 }
+                self.note_acknowledged(appended, &answer);
                 Ok(rpc::encode_append_response(&answer))
             }
             kind::VOTE | kind::PRE_VOTE => {
@@ -116,8 +126,9 @@ impl ConsensusNode {
             kind::SNAPSHOT => self.receive_snapshot(judge, body, progress).await,
             kind::SEGMENT => {
                 let request = SegmentRequest::decode(body).map_err(MalformedMessage::from)?;
-                self.segment_bytes(request).await
+                self.segment_bytes(sender, request).await
             }
+            kind::RESTORE => Ok(rpc::parts(&self.answer_restore(sender).await?)),
             kind::READ_INDEX => Ok(rpc::parts(&self.answer_read_index().await?)),
             other => Err(AnswerError::UnknownKind(other)),
         }

@@ -22,6 +22,7 @@ use super::type_config::{Proposal, TypeConfig, leader_of};
 use crate::limits;
 use crate::store::frame::{self, Frame, FrameKind, LogIndex};
 use crate::store::log::{Flushed, Log};
+use crate::store::segment::SealedSegment;
 
 type RaftEntryOf = openraft::type_config::alias::EntryOf<TypeConfig>;
 
@@ -57,6 +58,10 @@ impl LogStore {
             Ok(terms) => (kept, terms),
             Err(error) => {
                 tracing::error!(%error, "sealed segments cannot be read as log entries and are served as files only");
+                let unpurged = |segment: &&SealedSegment| kept < Some(segment.last_log_id);
+                for segment in log.sealed().iter().filter(unpurged) {
+                    log.suspect_at(segment.first_log_index);
+                }
                 (kept.max(sealed), Vec::new())
             }
         };

@@ -14,7 +14,9 @@ mod judge;
 mod log_store;
 mod members;
 pub mod membership;
+mod mend;
 mod network;
+mod restore;
 pub mod rpc;
 mod snapshot;
 mod state_machine;
@@ -25,6 +27,7 @@ mod type_config;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
@@ -37,14 +40,18 @@ use openraft::type_config::alias::WriteResponderOf;
 use openraft::{ChangeMembers, Config, Raft, RaftMetrics, ReadPolicy, ServerState, SnapshotPolicy};
 use tokio::sync::{Mutex, oneshot, watch};
 
+use acknowledged::Acknowledged;
 pub use answer::AnswerError;
 use contact::Contact;
 use departures::Departed;
 use judge::HandOver;
 pub use log_store::LogStore;
 pub use members::Member;
+use mend::Doubts;
 pub use network::Transport;
 use network::{NetworkFactory, Overrides};
+use restore::Restoring;
+pub use restore::others_can_lead;
 pub use snapshot::CatchUp;
 pub use state_machine::{SnapshotManifest, StateMachine, replay};
 use type_config::leader_of;
@@ -176,6 +183,10 @@ pub struct ConsensusNode {
     contact: Contact,
     hand_over: HandOver,
     departed: Departed,
+    doubts: Doubts,
+    restoring: Restoring,
+    votes_withheld: Arc<AtomicU64>,
+    acknowledged: Acknowledged,
 }
 
 impl std::fmt::Debug for ConsensusNode {
@@ -196,7 +207,12 @@ impl ConsensusNode {
         options: ConsensusOptions,
         transport: Transport,
     ) -> Result<Self, ConsensusError> {
+        let restoring = store
+            .is_restoring()
+            .map_err(|error| ConsensusError::Stopped(error.to_string()))?;
         let config = Config {
+            // A log that lost what it acknowledged must not lead.
+            enable_elect: !restoring,
             cluster_name: "scribe".to_owned(),
             heartbeat_interval: options.heartbeat_interval_ms,
             heartbeat_min_interval: Some(options.heartbeat_interval_ms * 4 / 5),
@@ -229,6 +245,7 @@ impl ConsensusNode {
             store.log().clone(),
         );
         let newest = network.newest_membership();
+        let acknowledged = network.acknowledged();
         let raft = Raft::new(node_id, Arc::new(config), network, log_store, state_machine)
             .await
             .map_err(|fatal| ConsensusError::Stopped(fatal.to_string()))?;
@@ -246,10 +263,14 @@ impl ConsensusNode {
             contact: Contact::new(Duration::from_millis(options.election_timeout_max_ms)),
             hand_over: HandOver::default(),
             departed: Departed::default(),
+            doubts: Doubts::default(),
+            restoring: Restoring::new(restoring),
+            votes_withheld: Arc::default(),
+            acknowledged,
         };
         // Alone, there is nobody whose lease must run out first: stand for election at once instead of after a timeout.
         let voters: Vec<NodeId> = node.metrics().membership_config.voter_ids().collect();
-        if voters == [node_id] {
+        if voters == [node_id] && !restoring {
             node.raft
                 .trigger()
                 .elect(false)
@@ -357,6 +378,11 @@ impl ConsensusNode {
     /// How far this node is with fetching segments it lacks.
     pub fn catch_up(&self) -> &CatchUp {
         &self.catch_up
+    }
+
+    /// How often this node was asked for its vote, or to lead, and did not answer because its log lost entries.
+    pub fn votes_withheld(&self) -> &AtomicU64 {
+        &self.votes_withheld
     }
 
     /// Counters of the connections to each peer.

@@ -167,6 +167,11 @@ impl NetworkFactory {
         }
     }
 
+    /// What the followers have acknowledged to this node.
+    pub(super) fn acknowledged(&self) -> Acknowledged {
+        self.acknowledged.clone()
+    }
+
     /// To be told where the newest membership is, once there is one.
     pub(super) fn newest_membership(&self) -> NewestMembership {
         self.newest.clone()

@@ -38,6 +38,8 @@ pub mod kind {
     pub const SEGMENT: u8 = 0x06;
     /// Ask the leader up to where a linearizable read must have applied.
     pub const READ_INDEX: u8 = 0x07;
+    /// Tell the leader that this node's log lost what it had acknowledged, and ask how far it must be again.
+    pub const RESTORE: u8 = 0x08;
 }
 
 /// Why bytes from a peer are no message.
@@ -190,6 +192,23 @@ pub(super) struct SegmentRequest {
     pub offset: u64,
     #[prost(uint64, tag = "3")]
     pub length_max: u64,
+    /// What came of this segment before was not what it must be: the asked node should look at its copy.
+    #[prost(bool, tag = "4")]
+    pub doubted: bool,
+    /// A damaged copy will do: each frame is checked by itself.
+    #[prost(bool, tag = "5")]
+    pub any_copy: bool,
+}
+
+/// How far a node must be again that lost what it had acknowledged.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct RestoreAnswer {
+    /// The leader's term.
+    #[prost(uint64, tag = "1")]
+    pub term: u64,
+    /// Its last log index plus one.
+    #[prost(uint64, tag = "2")]
+    pub end: u64,
 }
 
 /// Up to where a linearizable read must have applied.

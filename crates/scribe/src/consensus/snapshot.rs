@@ -23,7 +23,7 @@ use crate::peer::{Lane, ProgressHandle};
 use crate::store::Missing;
 
 /// Pieces asked for at once: one is on the wire while another is written.
-const PIECES_IN_FLIGHT: usize = 2;
+pub(super) const PIECES_IN_FLIGHT: usize = 2;
 /// How often the leader hears that this node is still at it.
 const TICK: Duration = Duration::from_secs(1);
 /// How often progress is logged.
@@ -128,7 +128,7 @@ impl ConsensusNode {
             let number = wanted.segment.number;
             let offsets = (wanted.have..wanted.file_length).step_by(limits::SEGMENT_PIECE_LENGTH);
             let mut pieces = stream::iter(offsets)
-                .map(|offset| self.fetch_piece(leader, address, number, offset))
+                .map(|offset| self.fetch_piece(leader, address, number, offset, false))
                 .buffered(PIECES_IN_FLIGHT);
             while let Some(piece) = pieces.next().await {
                 let (offset, bytes) = piece?;
@@ -148,7 +148,12 @@ impl ConsensusNode {
             drop(pieces);
             let (staging, ticking) = (staging.clone(), progress.clone());
             let segment = wanted.segment;
-            blocking(move || staging.finish(&segment, |_, _| ticking.tick())).await?;
+            let finished = blocking(move || staging.finish(&segment, |_, _| ticking.tick())).await;
+            if finished.is_err() {
+                // The leader offers again, and again, until it hears: it may not know that its copy is damaged.
+                self.doubt(leader, number).await;
+            }
+            finished?;
         }
         tracing::info!(
             leader,
@@ -159,12 +164,13 @@ impl ConsensusNode {
         Ok(())
     }
 
-    async fn fetch_piece(
+    pub(super) async fn fetch_piece(
         &self,
         leader: NodeId,
         address: &str,
         number: u32,
         offset: u64,
+        any_copy: bool,
     ) -> Result<(u64, Bytes), AnswerError> {
         let Some(pool) = &self.transport.pool else {
             return Err(failed("this node runs alone"));
@@ -173,6 +179,8 @@ impl ConsensusNode {
             number,
             offset,
             length_max: limits::SEGMENT_PIECE_LENGTH as u64,
+            doubted: false,
+            any_copy,
         };
         let wait = self.transport.progress();
         let bytes = pool
@@ -195,7 +203,7 @@ impl ConsensusNode {
     }
 
     /// Waits so long that `bytes` since `started` stay below the configured rate.
-    async fn pace(&self, started: Instant, bytes: u64) {
+    pub(super) async fn pace(&self, started: Instant, bytes: u64) {
         let rate = self.catch_up.bytes_per_second;
         if rate > 0 {
             let due = Duration::from_secs_f64(bytes as f64 / rate as f64);
@@ -206,18 +214,25 @@ impl ConsensusNode {
     /// Answers a request for bytes of a sealed segment.
     pub(super) async fn segment_bytes(
         &self,
+        sender: NodeId,
         request: SegmentRequest,
     ) -> Result<Vec<Bytes>, AnswerError> {
+        if request.doubted {
+            self.is_doubted(sender, request.number);
+        }
         let length = request.length_max.min(limits::SEGMENT_PIECE_LENGTH as u64) as usize;
         let store = self.store.clone();
-        let bytes =
-            blocking(move || store.segment_bytes(request.number, request.offset, length)).await?;
+        let read = move || match request.any_copy {
+            true => store.doubtful_bytes(request.number, request.offset, length),
+            false => store.segment_bytes(request.number, request.offset, length),
+        };
+        let bytes = blocking(read).await?;
         Ok(vec![bytes])
     }
 }
 
 /// Runs file work off the tasks that serve others.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
 ) -> Result<T, AnswerError> {
     tokio::task::spawn_blocking(work)

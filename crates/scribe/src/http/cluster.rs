@@ -268,6 +268,7 @@ fn member(status: MemberStatus, leaders_last: Option<u64>) -> Member {
         not_ready: None,
         version: None,
         catch_up: None,
+        mending: None,
     };
     match status {
         Err(error) => answer.error = Some(error),
@@ -287,6 +288,10 @@ fn member(status: MemberStatus, leaders_last: Option<u64>) -> Member {
             answer.catch_up = (said.catch_up_done < said.catch_up_total).then_some(CatchUp {
                 done_bytes: said.catch_up_done,
                 total_bytes: said.catch_up_total,
+            });
+            answer.mending = (said.mending_total > 0).then_some(CatchUp {
+                done_bytes: said.mending_done,
+                total_bytes: said.mending_total,
             });
         }
     }
@@ -360,6 +365,7 @@ mod tests {
             not_ready: None,
             version: None,
             catch_up: None,
+            mending: None,
         }
     }
 

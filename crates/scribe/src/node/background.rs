@@ -70,11 +70,11 @@ pub(super) fn start_scrubber(
         }
         Scrubbed::Damaged { segment, damage } => {
             stats.damaged.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(segment, %damage, "a sealed segment is damaged: restore it from a good copy");
+            tracing::error!(segment, %damage, "the scrubber has found damage");
         }
         Scrubbed::Unreadable { segment, error } => {
             stats.unreadable.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(segment, %error, "a sealed segment cannot be read");
+            tracing::error!(segment, %error, "the scrubber cannot read a sealed segment");
         }
     });
     match started {

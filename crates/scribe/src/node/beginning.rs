@@ -20,6 +20,7 @@ use crate::store::Store;
 use crate::store::disk::Disk;
 use crate::store::lock::DirLock;
 use crate::store::log::LogIdentity;
+use crate::store::mend::is_damage;
 use crate::store::real_disk::RealDisk;
 
 /// Lies in a data directory while an offline import is not finished.
@@ -79,7 +80,7 @@ pub(super) fn check_record(
     let named = match ledger_keys(store, &keys.origin) {
         Ok(named) => named,
         // What cannot be read may well name it.
-        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => None,
+        Err(error) if is_damage(&error) => None,
         Err(error) => return Err(ConsensusError::Stopped(error.to_string()).into()),
     };
     match named {
@@ -187,6 +188,11 @@ pub(super) fn check_not_older(store: &Store, key_dir: &Path) -> Result<(), Start
         return Ok(());
     };
     let failed = |error: std::io::Error| ConsensusError::Stopped(error.to_string());
+    if store.signed_before_loss().map_err(failed)? == Some(last.size) {
+        // Looked at before its end was cut; this node does not vote before it is there again. What it signed for since was
+        // on its disk again.
+        return Ok(());
+    }
     let mut reach = store.applied().tree_size.get();
     let mut next = store.applied().last_log_id.map_or(0, |id| id.index.0 + 1);
     while reach < last.size.get() {
@@ -300,7 +306,7 @@ impl FirstEntries<'_> {
 /// Damage in a sealed segment must not keep the rest from being served. What cannot be read was announced when it could:
 /// announcing it again would be the wrong guess.
 fn unreadable(error: &std::io::Error) -> Result<(), StartError> {
-    if error.kind() != std::io::ErrorKind::InvalidData {
+    if !is_damage(error) {
         return Err(ConsensusError::Stopped(error.to_string()).into());
     }
     tracing::error!(%error, "a system entry cannot be read");

@@ -223,6 +223,7 @@ pub(super) async fn status(node: &Node) -> StatusAnswer {
             .flatten()
     };
     let (catch_up_done, catch_up_total) = node.inner.consensus.catch_up().bytes();
+    let (mending_done, mending_total) = node.inner.mended.progress();
     StatusAnswer {
         state: health.state.to_owned(),
         term: health.current_term,
@@ -231,10 +232,13 @@ pub(super) async fn status(node: &Node) -> StatusAnswer {
         tree_size: size.get(),
         root: root.map_or_else(Bytes::new, |root| Bytes::copy_from_slice(root.as_bytes())),
         not_ready: node.ready().err(),
-        leaving: node.inner.leaving.load(Ordering::Relaxed),
+        leaving: node.inner.leaving.load(Ordering::Relaxed)
+            || node.inner.consensus.restoring().is_some(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         catch_up_done,
         catch_up_total,
+        mending_done,
+        mending_total,
     }
 }
 

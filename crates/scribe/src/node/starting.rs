@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use scribe_proof::index::TreeSize;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -19,14 +20,16 @@ use super::beginning::{
 };
 use super::serving::Service;
 use super::{
-    Inner, Node, NodeOptions, RECOVERY_TIMEOUT, ScrubStats, StartError, rotation, store_options,
-    upkeep,
+    Inner, Node, NodeOptions, RECOVERY_TIMEOUT, ScrubStats, StartError, mending, rotation,
+    store_options, upkeep,
 };
 use crate::barrier::ReadBarrier;
 use crate::cluster::files::ClusterFiles;
 use crate::cluster::forward::Forwarder;
-use crate::consensus::{ConsensusError, ConsensusNode, NodeId, PeerAddress, Transport};
-use crate::keys::Keys;
+use crate::consensus::{
+    ConsensusError, ConsensusNode, NodeId, PeerAddress, Transport, others_can_lead,
+};
+use crate::keys::{Keys, LastSigned};
 use crate::peer::{PeerOptions, Pool, Security, Server};
 use crate::publisher::Publisher;
 use crate::sequencer::{Preparer, Sequencer};
@@ -34,7 +37,7 @@ use crate::store::disk::Disk;
 use crate::store::index::IndexKind;
 use crate::store::lock::DirLock;
 use crate::store::real_disk::RealDisk;
-use crate::store::{OpenReport, Store};
+use crate::store::{OpenReport, RestoreRule, Store};
 
 /// What opening the directories gave.
 struct Opened {
@@ -185,6 +188,7 @@ impl Node {
                 begun: AtomicBool::new(false),
                 scrub,
                 scrubber: Mutex::new(scrubber),
+                mended: Arc::default(),
                 tasks: Mutex::new(vec![sequencer_task, publisher_task, disk_task, purge_task]),
                 files,
                 tls,
@@ -207,6 +211,8 @@ impl Node {
             upkeep::lead(&node).await?;
         }
         node.spawn(upkeep::run(Arc::downgrade(&node.inner)));
+        node.spawn(mending::run(Arc::downgrade(&node.inner)));
+        node.spawn(mending::restore(Arc::downgrade(&node.inner)));
         Ok(node)
     }
 
@@ -304,13 +310,29 @@ async fn open(
     files: Option<ClusterFiles>,
 ) -> Result<Opened, StartError> {
     let identity = identity(options, &*disk, files.as_ref())?;
-    let store_options = store_options(options, index);
+    let mut store_options = store_options(options, index);
+    if files.is_some() {
+        let signed = LastSigned::load(&options.key_dir)?.map_or(TreeSize::EMPTY, |last| last.size);
+        store_options.restore = Some(RestoreRule {
+            signed,
+            others_can_lead,
+        });
+    }
     let data_dir = options.data_dir.clone();
     // Recovery reads files and may hash a segment or two: not on a task that serves others.
     let (store, open_report) =
         tokio::task::spawn_blocking(move || Store::open(disk, &data_dir, identity, store_options))
             .await
             .map_err(|error| ConsensusError::Stopped(error.to_string()))??;
+    let incomplete = open_report.index_incomplete.as_ref();
+    if let (None, Some(reason)) = (&files, incomplete) {
+        // Nobody can send what is missing.
+        store.shutdown();
+        return Err(StartError::Identity {
+            rule: format!("the key index cannot be made: {reason}"),
+            hint: "restore the segment from a good copy".to_owned(),
+        });
+    }
     let checked = if files.is_some() {
         let (store, key_dir) = (store.clone(), options.key_dir.clone());
         tokio::task::spawn_blocking(move || check_not_older(&store, &key_dir))

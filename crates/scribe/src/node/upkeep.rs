@@ -103,6 +103,13 @@ pub(super) async fn lead(node: &Node) -> Result<(), StartError> {
         }
         return Ok(());
     }
+    // Conditions and idempotency keys are judged by the key index.
+    while !node.is_alone() && inner.store.index_is_incomplete() {
+        tokio::time::sleep(WITHHELD_PAUSE).await;
+        if inner.store.index_is_incomplete() {
+            node.hand_over().await;
+        }
+    }
     let first_entries = FirstEntries {
         store: &inner.store,
         sequencer: &inner.sequencer,
@@ -222,8 +229,14 @@ async fn announce_key(node: &Node) -> bool {
         return false;
     }
     let known = roster::node_keys(&inner.store, &inner.keys.origin);
-    if known.is_ok_and(|known| known.get(&node_id) == Some(key)) {
-        return true;
+    match known {
+        Ok(known) if known.get(&node_id) == Some(key) => return true,
+        Ok(_) => {}
+        Err(error) => {
+            // It may well be announced: announcing it again would be the wrong guess.
+            tracing::debug!(%error, "the announced keys cannot be read");
+            return false;
+        }
     }
     let body = roster::key_body(Some(node_id), 0x04, &key.public_key());
     let announced = node

@@ -330,9 +330,11 @@ impl Store {
         let mut done = 0;
         for segment in &sealed {
             progress(done, total);
-            checker.sealed(segment, previous, |placed| {
+            let checked = checker.sealed(segment, previous, |placed| {
                 self.check_remembered(placed, oldest_ms)
-            })?;
+            });
+            // What is damaged in the index is looked at for nothing; the rest is mended.
+            checked.inspect_err(|_| self.suspect(segment.number))?;
             self.check_published(segment.footer.published, &sealed_path(segment))?;
             previous = Some(segment);
             done += segment.body_length;

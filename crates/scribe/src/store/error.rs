@@ -101,6 +101,15 @@ impl StoreError {
         }
     }
 
+    /// Whether bytes on disk are wrong, missing, or on a sector that is gone.
+    pub(crate) fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged { .. } => true,
+            Self::Io { source, .. } => super::mend::is_damage(source),
+            _ => false,
+        }
+    }
+
     /// Damage at a place in a file.
     pub fn damaged(path: &Path, offset: u64, reason: impl Into<String>) -> Self {
         Self::Damaged {

@@ -12,6 +12,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use scribe_proof::tree::TreeBuilder;
 
@@ -162,7 +163,9 @@ impl Inner {
             .iter()
             .zip(sealed.iter().chain(staged))
             .all(|(known, segment)| is_known(segment, known));
-        if !fits || known.len() < sealed.len() {
+        // One that lacks a damaged segment is completed once that one is mended.
+        let waits = self.index_rebuilding.load(Ordering::Acquire);
+        if !waits && (!fits || known.len() < sealed.len()) {
             tracing::warn!(
                 "the key index does not fit the segments to be installed and is rebuilt"
             );
@@ -185,7 +188,9 @@ impl Inner {
                 let file = self.log.disk().open(&path, Open::READ)?;
                 let name = file_path(Path::new(INCOMING_DIR), segment.first_log_index);
                 let nobody = &mut |_, _| {};
-                let checked = check_staged(&file, segment, previous, &mut builder, &name, nobody);
+                let builder = Some(&mut builder);
+                let checked = check_staged(&file, segment, previous, builder, &name, nobody);
+                let checked = checked.map(|(loaded, _)| loaded);
                 if let Err(CheckError::Damage(_)) = &checked {
                     self.log.disk().remove(&path)?;
                 }

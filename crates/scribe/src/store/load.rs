@@ -12,6 +12,7 @@ use scribe_proof::leaf::{Leaf, LeafKind};
 
 use super::cache::ENTRY_BYTES_MAX;
 use super::frame::{self, Frame, FrameHeader, FramePosition, HEADER_LENGTH};
+use super::mend::is_damage;
 use super::segment::{SEGMENT_HEADER_LENGTH, SealedSegment};
 use super::view::StoredEntry;
 use super::walk::{FrameWalk, Place, sealed_path, takes_leaves};
@@ -101,6 +102,19 @@ impl Inner {
         if let Some(frame) = self.log.cached(position) {
             return entry_from(&frame, index, slot);
         }
+        let loaded = self.load_from_disk(index, position, slot);
+        if loaded.as_ref().is_err_and(is_damage) {
+            self.log.suspects().add(position.segment);
+        }
+        loaded
+    }
+
+    fn load_from_disk(
+        &self,
+        index: LeafIndex,
+        position: FramePosition,
+        slot: u16,
+    ) -> io::Result<StoredEntry> {
         if position.length <= WHOLE_FRAME_BYTES_MAX {
             return self.load_whole(index, position, slot);
         }

@@ -12,6 +12,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
@@ -24,9 +25,11 @@ use super::frame::{
 };
 use super::lock::DirLock;
 use super::manifest::{ManifestFile, ManifestRecord};
+use super::mend::Suspects;
 use super::next_segment::NextSegment;
 use super::reading::corrupt;
 use super::recovery::{LOG_DIR, Recovered, recover};
+use super::restore::{Loss, RestoreRule};
 use super::segment::{FooterState, SealedSegment};
 use super::state::{Cut, LogState, at_most, invalid, show};
 use super::writer::{Counters, Item, Queue, Writer, poisoned};
@@ -123,6 +126,8 @@ pub struct RecoveredLog {
     pub cut_bytes: u64,
     /// Sealed segments whose file is missing or whose footer cannot be read.
     pub sealed_damage: Vec<SealedDamage>,
+    /// Where acknowledged frames were damaged, and the log was cut to be restored from others.
+    pub lost: Option<String>,
     /// Things an operator may want to know.
     pub warnings: Vec<String>,
 }
@@ -183,6 +188,9 @@ pub(crate) struct Inner {
     pub(crate) flushed_changed: Condvar,
     pub(crate) queue: Queue,
     pub(crate) files: Mutex<BTreeMap<u32, Arc<dyn DiskFile>>>,
+    /// How often a sealed file was replaced by another one; changed with `files` locked.
+    pub(crate) replaced: AtomicU64,
+    pub(crate) suspects: Suspects,
     /// Used by whoever seals or installs, one at a time, and locked over its own I/O.
     pub(super) manifest: Mutex<ManifestFile>,
     pub(crate) next: Option<NextSegment>,
@@ -249,7 +257,24 @@ impl Log {
         mut options: LogOptions,
     ) -> Result<(Self, RecoveredLog), StoreError> {
         options.segment_bytes_max = options.segment_bytes_max.min(SEGMENT_BYTES_CEILING);
-        let recovered = recover(&disk, dir, Some(identity), &options, false)?;
+        let recovered = recover(&disk, dir, Some(identity), &options, Loss::Refuse)?;
+        Self::start(disk, dir, options, recovered)
+    }
+
+    /// As [`Log::open`], but a log whose acknowledged end is damaged is cut there if `rule` allows it. Then the directory
+    /// is marked, and this node must not vote: see [`super::restore`].
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub fn open_or_restore(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        identity: LogIdentity,
+        mut options: LogOptions,
+        rule: &RestoreRule,
+    ) -> Result<(Self, RecoveredLog), StoreError> {
+        options.segment_bytes_max = options.segment_bytes_max.min(SEGMENT_BYTES_CEILING);
+        let recovered = recover(&disk, dir, Some(identity), &options, Loss::Restore(rule))?;
         Self::start(disk, dir, options, recovered)
     }
 
@@ -286,6 +311,7 @@ impl Log {
             last,
             cut_bytes: recovered.cut_bytes,
             sealed_damage: recovered.sealed_damage,
+            lost: recovered.accepted_damage,
             warnings: recovered.warnings,
         };
         let vote_term = state.vote.map_or(0, |vote| vote.term);
@@ -305,10 +331,15 @@ impl Log {
             flushed_changed: Condvar::new(),
             queue: Queue::default(),
             files: Mutex::new(recovered.files),
+            replaced: AtomicU64::new(0),
+            suspects: Suspects::default(),
             manifest: Mutex::new(recovered.manifest),
             counters: Counters::default(),
             lock: Mutex::new(Some(recovered.lock)),
         });
+        for damage in &report.sealed_damage {
+            inner.suspects.add(damage.segment);
+        }
         let threads = Arc::new(Threads {
             inner: inner.clone(),
             handles: Mutex::default(),

@@ -23,6 +23,7 @@ mod load;
 pub mod lock;
 pub mod log;
 pub mod manifest;
+pub mod mend;
 mod next_segment;
 pub mod open_segment;
 mod proofs;
@@ -31,6 +32,7 @@ mod reading;
 pub mod real_disk;
 mod rebuild;
 pub mod recovery;
+pub mod restore;
 mod scan;
 pub mod scrub;
 mod seal;
@@ -82,7 +84,9 @@ use crate::limits;
 
 pub use self::check::CheckReport;
 pub use self::index::ScanRange;
+pub use self::mend::{Finished, Mend, Verdict};
 pub use self::proofs::ProofTree;
+pub use self::restore::{KnownMembership, RestoreRule};
 pub use self::staging::{Missing, Staging};
 pub use self::tiles::StoredTile;
 pub use self::view::{Applied, ApplyTicket, Effects, LeafEffect, Remembered, StoredEntry, Version};
@@ -97,6 +101,8 @@ pub struct StoreOptions {
     pub index: IndexKind,
     /// Memory for reads.
     pub caches: CacheSizes,
+    /// When a log whose acknowledged end is damaged may be cut and fetched again; never, if there is none.
+    pub restore: Option<RestoreRule>,
 }
 
 /// What opening a store found and did.
@@ -110,6 +116,8 @@ pub struct OpenReport {
     pub index_segments_ingested: usize,
     /// Why the key index was deleted first, if it was.
     pub index_deleted: Option<String>,
+    /// The damage that keeps the key index from being complete: see [`Store::complete_index`].
+    pub index_incomplete: Option<String>,
 }
 
 /// The store of one node. Clone = another handle to the same store.
@@ -122,7 +130,7 @@ struct Inner {
     directory: PathBuf,
     tree: TreeFiles,
     index: Box<dyn KeyIndex>,
-    /// Sealed keys cannot be read while the index is being rebuilt.
+    /// Sealed keys cannot be read while the index is being rebuilt, or lacks a segment that is damaged.
     index_rebuilding: AtomicBool,
     /// Held shared across each read of the index, so that it is not cleared under a reader.
     index_readers: RwLock<()>,
@@ -130,6 +138,8 @@ struct Inner {
     sealing: Mutex<()>,
     /// Segments on their way from another node. Taken before `sealing`.
     staging: Mutex<Transfers>,
+    /// Held while files in `mending/` are written or renamed; not once the store has stopped.
+    mending: Mutex<()>,
     /// Order of locks: `applier`, then `view`.
     applier: Mutex<Applier>,
     view: RwLock<View>,
@@ -193,7 +203,12 @@ impl Store {
         identity: LogIdentity,
         options: StoreOptions,
     ) -> Result<(Self, OpenReport), StoreError> {
-        let (log, recovered) = Log::open(disk.clone(), directory, identity, options.log.clone())?;
+        let (log, recovered) = match &options.restore {
+            None => Log::open(disk.clone(), directory, identity, options.log.clone())?,
+            Some(rule) => {
+                Log::open_or_restore(disk.clone(), directory, identity, options.log.clone(), rule)?
+            }
+        };
         let opened = Self::open_view(disk, directory, log.clone(), recovered, &options);
         if opened.is_err() {
             log.shutdown();
@@ -216,8 +231,15 @@ impl Store {
         let tree = TreeFiles::open(disk, &directory.join("tree"))?;
         report.tree_segments_rebuilt = rebuild::bring_tree_up(directory, &log, &tree, &sealed)?;
         let index = rebuild::open_index(directory, options, &mut report)?;
-        report.index_segments_ingested =
-            rebuild::bring_index_up(directory, &log, &*index, &sealed, &mut report.index_deleted)?;
+        let deleted = &mut report.index_deleted;
+        match rebuild::bring_index_up(directory, &log, &*index, &sealed, deleted) {
+            Ok(ingested) => report.index_segments_ingested = ingested,
+            // What needs no index is served, and the others may have the segment.
+            Err(error) if error.is_damage() => {
+                report.index_incomplete = Some(error.to_string());
+            }
+            Err(error) => return Err(error),
+        }
 
         let applied = sealed.last().map_or_else(Applied::default, applied_at_end);
         let size = applied.tree_size;
@@ -228,10 +250,11 @@ impl Store {
             directory: directory.to_owned(),
             tree,
             index,
-            index_rebuilding: AtomicBool::new(false),
+            index_rebuilding: AtomicBool::new(report.index_incomplete.is_some()),
             index_readers: RwLock::new(()),
             sealing: Mutex::new(()),
             staging: Mutex::default(),
+            mending: Mutex::new(()),
             applier: Mutex::new(Applier {
                 applied: applied.clone(),
                 segment: None,
@@ -425,6 +448,8 @@ impl Store {
         if let Some(sealer) = sealer {
             sealer.join();
         }
+        // Nothing is put in place any more by the time somebody else may open the directory.
+        drop(self.0.mending.lock());
         self.0.index.close();
         self.0.log.shutdown();
     }

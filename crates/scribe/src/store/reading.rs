@@ -3,6 +3,7 @@
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::disk::{DiskFile, Open};
 use super::frame::{Frame, FramePosition, LogIndex};
@@ -21,6 +22,7 @@ impl Inner {
         if let Some(file) = self.files.lock().get(&number) {
             return Ok(file.clone());
         }
+        let replaced = self.replaced.load(Ordering::Acquire);
         let file = self
             .disk
             .open(&file_path(&self.log_dir, first), Open::READ)?;
@@ -31,6 +33,10 @@ impl Inner {
         }
         let unsealed = state.open.front().map_or(u32::MAX, |open| open.number);
         let mut files = self.files.lock();
+        if self.replaced.load(Ordering::Acquire) != replaced {
+            // It may be a damaged file that another one has just taken the place of.
+            return Ok(file);
+        }
         if files.len() >= FILES_OPEN_MAX
             && let Some(oldest) = files
                 .keys()

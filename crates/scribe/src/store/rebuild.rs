@@ -287,7 +287,37 @@ impl Inner {
     }
 }
 
+impl Inner {
+    /// Takes into an incomplete index what it lacks, `sealing` held. Readers are let in again if nothing is missing then.
+    pub(super) fn complete_index(&self, sealed: &[SealedSegment]) -> Result<usize, CheckError> {
+        if !self.index_rebuilding.load(Ordering::Acquire) {
+            return Ok(0);
+        }
+        let first = self.index.segments()?.len().min(sealed.len());
+        let segments = ingest_segments(&self.log, &*self.index, sealed, first, |_, _| {})?;
+        self.index_rebuilding.store(false, Ordering::Release);
+        Ok(segments)
+    }
+}
+
 impl Store {
+    /// Whether sealed keys cannot be read, because the index lacks a segment or is being rebuilt.
+    pub fn index_is_incomplete(&self) -> bool {
+        self.0.index_rebuilding.load(Ordering::Acquire)
+    }
+
+    /// Takes into the key index what it lacks, once the damaged segment that kept it from being complete at the start is
+    /// mended. Returns how many segments were taken in; nothing happens if none is missing.
+    ///
+    /// # Errors
+    /// Damage in a sealed segment (kind `InvalidData`), which is suspected then; what the disk or the index refuses.
+    pub fn complete_index(&self) -> io::Result<u64> {
+        let inner = &self.0;
+        let _one_at_a_time = inner.sealing.lock();
+        let sealed = inner.log.sealed();
+        Ok(inner.complete_index(&sealed)? as u64)
+    }
+
     /// Deletes the key index and fills it from the sealed segments. Reads of sealed keys fail meanwhile; apply goes on,
     /// sealing waits. `progress` is told how many of how many segments are done.
     ///

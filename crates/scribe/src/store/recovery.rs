@@ -7,15 +7,18 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use scribe_proof::hash::Hash;
+use scribe_proof::index::TreeSize;
 use sha2::{Digest, Sha256};
 
 use super::disk::{Disk, DiskFile, Open, read_full_at};
 use super::error::{IoContext, StoreError};
-use super::frame::{LogId, LogIndex};
+use super::frame::{Frame, FrameKind, LogId, LogIndex};
 use super::lock::DirLock;
 use super::log::{LogIdentity, LogOptions, SealedDamage};
 use super::manifest::{MANIFEST_NAME, ManifestFile, ManifestRecord, Replay};
+use super::restore::{self, KnownMembership, Loss, frame_end};
 use super::scan::{End, Expected, Scanner, judge_end};
 use super::segment::{
     NEXT_NAME, SEGMENT_FORMAT, SEGMENT_HEADER_LENGTH, SealedSegment, SegmentError, SegmentHeader,
@@ -53,7 +56,7 @@ pub fn repair_accept_loss(
     dir: &Path,
     options: &LogOptions,
 ) -> Result<RepairReport, StoreError> {
-    let recovered = recover(disk, dir, None, options, true)?;
+    let recovered = recover(disk, dir, None, options, Loss::Accept)?;
     Ok(RepairReport {
         last: recovered.last,
         damage: recovered.accepted_damage,
@@ -88,7 +91,7 @@ pub(crate) fn recover(
     dir: &Path,
     identity: Option<LogIdentity>,
     options: &LogOptions,
-    accept_loss: bool,
+    loss: Loss<'_>,
 ) -> Result<Recovered, StoreError> {
     let disk: &dyn Disk = &**disk;
     let log_dir = dir.join(LOG_DIR);
@@ -143,6 +146,10 @@ pub(crate) fn recover(
         last: sealed.last().map(|last| last.last_log_id),
         open: VecDeque::new(),
         files: BTreeMap::new(),
+        reach: sealed
+            .last()
+            .map_or(TreeSize::EMPTY, |last| last.footer.end_size),
+        membership: None,
         stop: None,
     };
     if let Some(last) = sealed.last() {
@@ -153,7 +160,7 @@ pub(crate) fn recover(
     // The last frame that was ever known to be durable. The file may say too little, never too much.
     let known = marks.marks().known();
     let short = known.map(|id| id.index) > scan.last.map(|id| id.index);
-    let mut accepted_damage = None;
+    let mut damage = None;
     if let Some(stop) = &scan.stop {
         let problem = match &stop.end {
             End::Damaged(reason) => Some(reason.clone()),
@@ -165,14 +172,10 @@ pub(crate) fn recover(
             _ => None,
         };
         if let Some(problem) = problem {
-            let error = StoreError::damaged(&stop.path, stop.offset, problem);
-            if !accept_loss {
-                return Err(error);
-            }
-            accepted_damage = Some(error.to_string());
+            damage = Some(StoreError::damaged(&stop.path, stop.offset, problem));
         }
     }
-    if short && accepted_damage.is_none() {
+    if short && damage.is_none() {
         let (path, offset) = match scan.open.back() {
             Some(open) => (file_path(&log_dir, open.first), u64::from(open.end())),
             None => (log_dir.clone(), 0),
@@ -182,11 +185,28 @@ pub(crate) fn recover(
             show(scan.last),
             show(known)
         );
-        let error = StoreError::damaged(&path, offset, reason);
-        if !accept_loss {
-            return Err(error);
+        damage = Some(StoreError::damaged(&path, offset, reason));
+    }
+    let accepted_damage = damage.as_ref().map(ToString::to_string);
+    if let Some(error) = damage {
+        match loss {
+            Loss::Refuse => return Err(error),
+            Loss::Accept => {}
+            Loss::Restore(rule) => {
+                let membership = known_membership(scan.membership.as_deref(), sealed.last());
+                let others_lead =
+                    membership.is_some_and(|known| (rule.others_can_lead)(known, identity.node_id));
+                if !others_lead || scan.reach_with_lost()? < rule.signed {
+                    return Err(error);
+                }
+                // In this order: a crash after the first leaves the log as it was, and a copy of its end; one after the
+                // second a log that is whole, and a node that does not vote before a leader has confirmed it.
+                if let Some(first) = scan.stopped_in() {
+                    restore::keep_aside(disk, dir, &log_dir, first)?;
+                }
+                restore::mark(disk, dir, rule.signed, &error.to_string())?;
+            }
         }
-        accepted_damage = Some(error.to_string());
     }
 
     // Decided. From here on the directory is changed.
@@ -221,6 +241,14 @@ pub(crate) fn recover(
         sealed_damage,
         warnings,
     })
+}
+
+fn known_membership<'a>(
+    frame: Option<&'a [u8]>,
+    sealed: Option<&'a SealedSegment>,
+) -> Option<KnownMembership<'a>> {
+    let stored = sealed.map(|sealed| KnownMembership::Stored(&sealed.footer.membership));
+    frame.map(KnownMembership::Frame).or(stored)
 }
 
 fn create_dirs(disk: &dyn Disk, dir: &Path, log_dir: &Path) -> Result<(), StoreError> {
@@ -388,7 +416,8 @@ fn replay_sealed(
     {
         let path = file_path(&log_dir, known.first_log_index);
         // The MANIFEST vouches for the segment, so a bad file is no reason not to start: it is fetched again by hash.
-        let reason = match read_footer(disk, &path)? {
+        // It is in a format this release reads, or the MANIFEST's record would not be: one that says otherwise is damaged.
+        let reason = match read_footer(disk, &path).or_else(footer_of_a_newer_release)? {
             Ok(found) => {
                 let same = SealedSegment {
                     sparse: known.sparse.clone(),
@@ -408,6 +437,17 @@ fn replay_sealed(
         });
     }
     Ok(sealed)
+}
+
+fn footer_of_a_newer_release(
+    error: StoreError,
+) -> Result<Result<SealedSegment, String>, StoreError> {
+    match error {
+        StoreError::NewerFormat { .. } => {
+            Ok(Err("the footer says it is of a later release".into()))
+        }
+        other => Err(other),
+    }
 }
 
 /// The footer at the end of a segment file; the inner error says why it cannot be read.
@@ -465,6 +505,13 @@ fn body_matches(disk: &dyn Disk, path: &Path, footer: &SealedSegment) -> Result<
     Ok(Hash(sha.finalize().into()) == footer.body_sha256)
 }
 
+fn leaves_after_frame(frame: &Frame) -> TreeSize {
+    match frame.kind {
+        FrameKind::Entries => frame_end(frame.first_leaf, frame.count),
+        _ => TreeSize::EMPTY,
+    }
+}
+
 fn newer_or<T>(path: &Path, error: SegmentError) -> Result<Result<T, String>, StoreError> {
     match error {
         SegmentError::Newer { found } => Err(StoreError::NewerFormat {
@@ -497,6 +544,10 @@ struct Scan<'a> {
     last: Option<LogId>,
     open: VecDeque<OpenSegment>,
     files: BTreeMap<u32, Arc<dyn DiskFile>>,
+    /// Leaves there are behind the last good frame, counted generously.
+    reach: TreeSize,
+    /// The last membership frame behind the sealed segments.
+    membership: Option<Bytes>,
     stop: Option<Stop>,
 }
 
@@ -649,6 +700,10 @@ impl Scan<'_> {
                             length: found.length as u32,
                             count: found.frame.count,
                         });
+                        self.reach = self.reach.max(leaves_after_frame(&found.frame));
+                        if found.frame.kind == FrameKind::Membership {
+                            self.membership = Some(found.frame.public.clone());
+                        }
                         expected = Expected::after(id, found.chain);
                         self.last = Some(id);
                         self.expected = Some(expected);
@@ -669,6 +724,23 @@ impl Scan<'_> {
             break;
         }
         Ok(open)
+    }
+
+    /// First log index of the segment in which the good frames end, if something follows them.
+    fn stopped_in(&self) -> Option<LogIndex> {
+        let name = self.stop.as_ref()?.path.file_name()?;
+        parse_file_name(name.to_str()?)
+    }
+
+    /// Leaves the log once reached, going by everything in its files that still looks like a frame of it.
+    fn reach_with_lost(&self) -> Result<TreeSize, StoreError> {
+        let (Some(stop), Some(first)) = (&self.stop, self.stopped_in()) else {
+            return Ok(self.reach);
+        };
+        let missing = self.last.map_or(LogIndex(0), |last| last.index.next());
+        let offset = stop.offset.max(SEGMENT_HEADER_LENGTH as u64);
+        let behind = restore::reach_behind(self.disk, self.log_dir, first, offset, missing)?;
+        Ok(self.reach.max(behind))
     }
 
     /// Removes what lies behind the last good frame; returns the bytes cut and the files removed.

@@ -99,7 +99,12 @@ impl<'a> Scanner<'a> {
     ///
     /// A value can be full of headers that each claim a long frame, and each claim costs a checksum over its length:
     /// after [`limits::TORN_SEARCH_BYTES_MAX`] the search is given up.
-    fn find_frame(&mut self, from: u64, missing: LogIndex, missing_at: u64) -> io::Result<Later> {
+    pub(super) fn find_frame(
+        &mut self,
+        from: u64,
+        missing: LogIndex,
+        missing_at: u64,
+    ) -> io::Result<Later> {
         let mut offset = from.next_multiple_of(8);
         let mut left = limits::TORN_SEARCH_BYTES_MAX;
         while offset + HEADER_LENGTH as u64 <= self.end {
@@ -135,7 +140,7 @@ impl<'a> Scanner<'a> {
 
 /// What lies behind the place where frames stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Later {
+pub(super) enum Later {
     /// No whole frame.
     Nothing,
     /// One that starts here.

@@ -1,7 +1,7 @@
 //! The scrubber: finds silent damage in sealed segments and tree files before somebody needs them.
 //!
 //! One segment after the other, for ever, at a limited rate. It reports and goes on; what to do about damage (fetch the
-//! segment again, derive the tree again) is decided elsewhere.
+//! segment again, derive the tree again) is [`super::mend`]'s business.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -105,7 +105,11 @@ impl Store {
     /// # Errors
     /// The first bad place, or what the disk cannot read.
     pub fn scrub_segment(&self, number: u32) -> Result<Option<u64>, CheckError> {
-        self.0.scrub_segment(number)
+        let scrubbed = self.0.scrub_segment(number);
+        if scrubbed.is_err() {
+            self.suspect(number);
+        }
+        scrubbed
     }
 
     /// Starts scrubbing in the background. `report` is called on the scrubber's thread after each segment.
@@ -158,6 +162,7 @@ fn scrub_rounds(
                     bytes
                 }
                 Err(CheckError::Damage(damage)) => {
+                    inner.log.suspects().add(number);
                     report(Scrubbed::Damaged {
                         segment: number,
                         damage,
@@ -165,6 +170,7 @@ fn scrub_rounds(
                     0
                 }
                 Err(CheckError::Io(error)) => {
+                    inner.log.suspects().add(number);
                     report(Scrubbed::Unreadable {
                         segment: number,
                         error,
@@ -187,7 +193,7 @@ fn scrub_rounds(
 }
 
 impl Inner {
-    fn scrub_segment(&self, number: u32) -> Result<Option<u64>, CheckError> {
+    pub(super) fn scrub_segment(&self, number: u32) -> Result<Option<u64>, CheckError> {
         let sealed = self.log.sealed();
         let last = self.view.read().sealed.last_log_id;
         let found = sealed.get(number as usize);

@@ -19,6 +19,7 @@ use scribe_proof::hash::Hash;
 use super::Inner;
 use super::index::{IndexedSegment, SegmentBatch};
 use super::manifest::ManifestRecord;
+use super::mend::is_damage;
 use super::open_segment::OpenSegment;
 use super::segment::{FooterState, SealedSegment};
 use super::view::Applied;
@@ -158,6 +159,17 @@ impl Inner {
         sealed: &SealedSegment,
         now_ms: u64,
     ) -> io::Result<()> {
+        match self.complete_index(&self.log.sealed()) {
+            Ok(_) => {}
+            Err(error) => {
+                let error = io::Error::from(error);
+                if !is_damage(&error) {
+                    return Err(error);
+                }
+                // This one is read again from its file when the damaged one before it is mended, or by the next open.
+                return Ok(());
+            }
+        }
         let known = self.index.segments()?;
         let identity = identity(sealed, segment.version_count());
         let number = sealed.number as usize;

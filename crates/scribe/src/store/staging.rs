@@ -54,12 +54,13 @@ pub(super) struct Transfers {
     arriving: BTreeMap<u32, Transfer>,
 }
 
+/// A segment that arrives, front to back.
 #[derive(Debug)]
 pub(super) struct Transfer {
     segment: SealedSegment,
-    file: Option<Arc<dyn DiskFile>>,
+    pub(super) file: Option<Arc<dyn DiskFile>>,
     pub(super) have: u64,
-    synced: u64,
+    pub(super) synced: u64,
 }
 
 impl Transfers {
@@ -90,8 +91,35 @@ impl Store {
     ///
     /// # Errors
     /// Kind `NotFound` if there is no such sealed segment here; kind `InvalidData` if its file has another length than
-    /// it must have; what the disk cannot read. The bytes are not checked: whoever receives them checks them.
+    /// it must have, or is known to be damaged; what the disk cannot read. The bytes are not checked: whoever receives them
+    /// checks them.
     pub fn segment_bytes(&self, number: u32, offset: u64, length_max: usize) -> io::Result<Bytes> {
+        if let Some(reason) = self.0.log.suspects().damage_of(number) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("segment {number} is damaged here: {reason}"),
+            ));
+        }
+        let file_length = |segment: &SealedSegment| segment.file_length;
+        self.bytes_of_segment(number, offset, length_max, file_length)
+    }
+
+    /// The same of a copy that may be damaged or cut: for who checks each frame by itself, and has other sources as well.
+    ///
+    /// # Errors
+    /// Kind `NotFound` if there is no such sealed segment here, or no file of it; what the disk cannot read.
+    pub fn doubtful_bytes(&self, number: u32, offset: u64, length_max: usize) -> io::Result<Bytes> {
+        self.bytes_of_segment(number, offset, length_max, |_| 0)
+    }
+
+    /// Bytes of a file that must have the length `must_have`, if that is not 0.
+    fn bytes_of_segment(
+        &self,
+        number: u32,
+        offset: u64,
+        length_max: usize,
+        must_have: impl Fn(&SealedSegment) -> u64,
+    ) -> io::Result<Bytes> {
         let sealed = self.0.log.sealed();
         let segment = sealed.iter().find(|segment| segment.number == number);
         let Some(segment) = segment else {
@@ -101,8 +129,8 @@ impl Store {
             ));
         };
         let file = self.0.log.segment_file(number)?;
-        let found = file.len()?;
-        if found != segment.file_length {
+        let (found, allowed) = (file.len()?, must_have(segment));
+        if allowed != 0 && found != allowed {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 format!(
@@ -111,7 +139,7 @@ impl Store {
                 ),
             ));
         }
-        let left = segment.file_length.saturating_sub(offset);
+        let left = segment.file_length.min(found).saturating_sub(offset);
         let mut bytes = vec![0; left.min(length_max as u64) as usize];
         file.read_exact_at(&mut bytes, offset)?;
         Ok(bytes.into())
@@ -257,7 +285,7 @@ impl Staging {
 
 impl Transfer {
     /// Deletes what arrived.
-    fn begin_again(&mut self, disk: &dyn Disk, path: &Path) {
+    pub(super) fn begin_again(&mut self, disk: &dyn Disk, path: &Path) {
         self.file = None;
         (self.have, self.synced) = (0, 0);
         if let Err(error) = disk.remove(path) {
@@ -310,9 +338,10 @@ impl Inner {
         let previous = before.last().or(sealed.last());
         let name = Path::new(INCOMING_DIR).join(path.file_name().unwrap_or_default());
         let mut builder = self.builder_at(&segment)?;
-        let checked = check_staged(&file, &segment, previous, &mut builder, &name, progress);
+        let builder = Some(&mut builder);
+        let checked = check_staged(&file, &segment, previous, builder, &name, progress);
         let loaded = match checked {
-            Ok(loaded) => loaded,
+            Ok((loaded, _)) => loaded,
             Err(error) => {
                 if matches!(error, CheckError::Damage(_)) {
                     transfer.begin_again(disk, &path);
@@ -333,11 +362,11 @@ impl Inner {
 }
 
 /// Where a segment's bytes arrive.
-fn part_path(directory: &Path, segment: &SealedSegment) -> PathBuf {
+pub(super) fn part_path(directory: &Path, segment: &SealedSegment) -> PathBuf {
     directory.join(part_name(segment))
 }
 
-fn part_name(segment: &SealedSegment) -> String {
+pub(super) fn part_name(segment: &SealedSegment) -> String {
     format!("{:016x}.part", segment.first_log_index.0)
 }
 
@@ -406,16 +435,16 @@ pub(super) fn resume(
     Ok(transfer)
 }
 
-/// Checks that a file is a sealed segment byte for byte, and reads what tree and index need of it. `builder` is the tree
-/// before it.
+/// Checks that a file is a sealed segment byte for byte, and reads what tree and index need of it, and its sparse table.
+/// `builder` is the tree before it; without one the roots in its footer are not derived, which its SHA-256 covers.
 pub(super) fn check_staged(
     file: &Arc<dyn DiskFile>,
     wanted: &SealedSegment,
     previous: Option<&SealedSegment>,
-    builder: &mut TreeBuilder,
+    builder: Option<&mut TreeBuilder>,
     path: &Path,
     progress: &mut dyn FnMut(u64, u64),
-) -> Result<OpenSegment, CheckError> {
+) -> Result<(OpenSegment, SealedSegment), CheckError> {
     let damage = |offset: u64, reason: String| Damage {
         path: path.to_owned(),
         offset,
@@ -424,6 +453,38 @@ pub(super) fn check_staged(
     let length = file.len()?;
     if length != wanted.file_length {
         let reason = format!("it has {length} bytes, allowed {}", wanted.file_length);
+        return Err(damage(length, reason).into());
+    }
+    let (loaded, segment) = check_frames(file, wanted, previous, builder, path, progress)?;
+    // The footer follows from the list and the frames, so the file has to end in exactly these bytes.
+    let footer = segment.encode_footer();
+    let mut found = vec![0; wanted.file_length.saturating_sub(wanted.body_length) as usize];
+    file.read_exact_at(&mut found, wanted.body_length)?;
+    if found != footer {
+        let reason = "the footer is not that of the segment".to_owned();
+        return Err(damage(wanted.body_length, reason).into());
+    }
+    progress(wanted.file_length, wanted.file_length);
+    Ok((loaded, segment))
+}
+
+/// The same for header and frames alone: nothing is asked of what lies behind them.
+pub(super) fn check_frames(
+    file: &Arc<dyn DiskFile>,
+    wanted: &SealedSegment,
+    previous: Option<&SealedSegment>,
+    builder: Option<&mut TreeBuilder>,
+    path: &Path,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<(OpenSegment, SealedSegment), CheckError> {
+    let damage = |offset: u64, reason: String| Damage {
+        path: path.to_owned(),
+        offset,
+        reason,
+    };
+    let length = file.len()?;
+    if length < wanted.body_length {
+        let reason = format!("it has {length} bytes, its frames {}", wanted.body_length);
         return Err(damage(length, reason).into());
     }
     let chain = previous.map_or(0, |previous| previous.last_chain);
@@ -452,7 +513,7 @@ pub(super) fn check_staged(
         wanted,
         path.to_owned(),
         before,
-        Some(builder),
+        builder,
         |position, parsed, raw| {
             sha.update(raw);
             if let Ok(header) = FrameHeader::parse(raw) {
@@ -488,14 +549,5 @@ pub(super) fn check_staged(
         sparse,
         ..wanted.clone()
     };
-    // The footer follows from the list and the frames, so the file has to end in exactly these bytes.
-    let footer = segment.encode_footer();
-    let mut found = vec![0; wanted.file_length.saturating_sub(wanted.body_length) as usize];
-    file.read_exact_at(&mut found, wanted.body_length)?;
-    if found != footer {
-        let reason = "the footer is not that of the segment".to_owned();
-        return Err(damage(wanted.body_length, reason).into());
-    }
-    progress(wanted.file_length, wanted.file_length);
-    Ok(loaded)
+    Ok((loaded, segment))
 }

@@ -131,6 +131,8 @@ impl Log {
             return false;
         };
         state.unreadable = state.unreadable.max(Some(last));
+        drop(state);
+        self.suspect_at(index);
         true
     }
 

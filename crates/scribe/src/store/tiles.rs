@@ -14,6 +14,7 @@ use scribe_proof::tree::{Frontier, HashReader, root_at, tile_root};
 
 use super::frame::{self, FrameHeader, FramePosition, HEADER_LENGTH};
 use super::load::{corrupt, damaged_at, slice_of};
+use super::mend::is_damage;
 use super::segment::SealedSegment;
 use super::walk::{FrameWalk, sealed_path, takes_leaves};
 use super::{Inner, Store, invalid};
@@ -50,12 +51,31 @@ impl Store {
         if let Some(tile) = self.0.caches.tile(path) {
             return Ok(tile);
         }
-        let tile = match path {
-            TilePath::Hashes(tile) => self.read_tile(tile, size, root)?,
-            TilePath::Entries(tile) => self.read_bundle(tile, size, root)?,
+        let read = match path {
+            TilePath::Hashes(tile) => self.read_tile(tile, size, root),
+            TilePath::Entries(tile) => self.read_bundle(tile, size, root),
         };
+        if read.as_ref().is_err_and(is_damage) {
+            self.suspect_below(path.tile());
+        }
+        let tile = read?;
         self.0.caches.insert_tile(path, &tile);
         Ok(tile)
+    }
+
+    /// Has every segment examined whose leaves a tile covers: the tile's hashes are theirs, or its leaves.
+    fn suspect_below(&self, tile: &Tile) {
+        let leaves = 1_u64
+            .checked_shl(8 * u32::from(tile.level()))
+            .unwrap_or(u64::MAX);
+        let start = tile.start().saturating_mul(leaves);
+        let end = start.saturating_add(u64::from(tile.width()).saturating_mul(leaves));
+        for segment in self.0.log.sealed().iter() {
+            let footer = &segment.footer;
+            if footer.start_size.get() < end && start < footer.end_size.get() {
+                self.suspect(segment.number);
+            }
+        }
     }
 
     fn read_tile(&self, tile: &Tile, size: TreeSize, root: &Hash) -> io::Result<StoredTile> {

@@ -13,6 +13,7 @@ use super::frame::{
     self, FrameError, FrameHeader, FrameKind, FramePosition, HEADER_LENGTH, ParsedFrame,
 };
 use super::log::Log;
+use super::mend::is_damage;
 use super::segment::{SEGMENT_HEADER_LENGTH, SealedSegment, file_name};
 use super::view::indexed_key;
 use crate::ledger::batch::Batch;
@@ -201,6 +202,26 @@ impl<'a> FrameWalk<'a> {
         Ok(Some((header, bytes.slice(HEADER_LENGTH..))))
     }
 
+    fn read(&self, length: u64) -> Result<Bytes, CheckError> {
+        let file = match self.source {
+            Source::Log(log) => log.segment_file(self.segment)?,
+            Source::File(file) => file.clone(),
+        };
+        if file.len()? < self.offset + length {
+            return Err(self.damage("the file ends before its frames do").into());
+        }
+        let mut bytes = vec![0; length as usize];
+        file.read_exact_at(&mut bytes, self.offset)?;
+        Ok(bytes.into())
+    }
+
+    /// Has a segment of the log examined in which something is not right.
+    fn suspect(&self) {
+        if let Source::Log(log) = self.source {
+            log.suspects().add(self.segment);
+        }
+    }
+
     fn position(&self, length: usize) -> FramePosition {
         FramePosition {
             segment: self.segment,
@@ -217,16 +238,10 @@ impl<'a> FrameWalk<'a> {
         if self.offset < self.buffer_start || self.offset + needed > buffer_end {
             let length = needed.max(self.buffer_length).min(left);
             // From the file itself, never from memory: what is checked here is the disk.
-            let file = match self.source {
-                Source::Log(log) => log.segment_file(self.segment)?,
-                Source::File(file) => file.clone(),
-            };
-            if file.len()? < self.offset + length {
-                return Err(self.damage("the file ends before its frames do").into());
-            }
-            let mut bytes = vec![0; length as usize];
-            file.read_exact_at(&mut bytes, self.offset)?;
-            self.buffer = bytes.into();
+            self.buffer = self.read(length).inspect_err(|error| match error {
+                CheckError::Io(error) if is_damage(error) => self.suspect(),
+                _ => {}
+            })?;
             self.buffer_start = self.offset;
         }
         let start = (self.offset - self.buffer_start) as usize;
@@ -234,6 +249,7 @@ impl<'a> FrameWalk<'a> {
     }
 
     pub(crate) fn damage(&self, reason: impl Into<String>) -> Damage {
+        self.suspect();
         Damage {
             path: self.path.clone(),
             offset: self.offset,
@@ -298,10 +314,13 @@ impl Place {
         raw: &'a Bytes,
     ) -> Result<PlacedFrame<'a>, Damage> {
         let frame = &parsed.frame;
-        let here = |reason: String| Damage {
-            path: walk.path.clone(),
-            offset: u64::from(position.offset),
-            reason,
+        let here = |reason: String| {
+            walk.suspect();
+            Damage {
+                path: walk.path.clone(),
+                offset: u64::from(position.offset),
+                reason,
+            }
         };
         if let Some((chain, index)) = self.previous {
             if parsed.previous_chain != chain {

@@ -11,7 +11,9 @@ use crate::store::disk::Disk as _;
 use crate::store::frame::LogIndex;
 use crate::store::lock::LOCK_NAME;
 use crate::store::manifest::{self, MANIFEST_NAME, ManifestRecord};
+use crate::store::mend::MENDING_DIR;
 use crate::store::real_disk::RealDisk;
+use crate::store::restore::{DAMAGED_DIR, RESTORING_NAME};
 use crate::store::segment::{NEXT_NAME, SealedSegment, parse_file_name};
 use crate::store::vote::{self, VOTE_NAME};
 use crate::store::watermarks::{self, WATERMARKS_NAME, Watermarks};
@@ -133,6 +135,23 @@ impl Inventory {
                     for name in list(&directory.join("incoming")).unwrap_or_default() {
                         self.notes.push(format!(
                             "`incoming/{name}` is on its way from another node, counts for nothing and was not read"
+                        ));
+                    }
+                }
+                MENDING_DIR => {
+                    for name in list(&directory.join(MENDING_DIR)).unwrap_or_default() {
+                        self.notes.push(format!(
+                            "`{MENDING_DIR}/{name}` is a damaged segment on its way back, counts for nothing and was not read"
+                        ));
+                    }
+                }
+                RESTORING_NAME => self.notes.push(format!(
+                    "`{RESTORING_NAME}`: the end of the log was damaged, and is not back from the other nodes yet"
+                )),
+                DAMAGED_DIR => {
+                    for name in list(&directory.join(DAMAGED_DIR)).unwrap_or_default() {
+                        self.notes.push(format!(
+                            "`{DAMAGED_DIR}/{name}` is what was cut from the log, counts for nothing and was not read"
                         ));
                     }
                 }

@@ -144,6 +144,13 @@ fn remarks(cluster: &Cluster) -> Vec<String> {
                 catch_up.total_bytes
             ));
         }
+        if let Some(mending) = &member.mending {
+            let percent = mending.done_bytes * 100 / mending.total_bytes.max(1);
+            remarks.push(format!(
+                "node {id} mends damaged segments: {percent} % of {} bytes",
+                mending.total_bytes
+            ));
+        }
     }
     if let Some(warning) = &cluster.warning {
         remarks.push(format!("warning: {warning}"));

@@ -3,5 +3,7 @@
 mod crash;
 mod damage;
 mod install;
+mod mend;
 mod model;
+mod restore;
 mod views;
