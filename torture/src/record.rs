@@ -22,6 +22,8 @@ const PREFIX: &str = "w/";
 pub const SLOTS: u64 = 50;
 /// Every this many writes one is long.
 const LONG_EVERY: u64 = 128;
+/// Violations that are kept and shown; one alone ends a run.
+const VIOLATIONS_SHOWN: usize = 10;
 /// So long.
 const LONG: usize = 8 * 1_024;
 
@@ -141,8 +143,13 @@ impl Record {
 
     /// Something that was promised does not hold.
     pub fn violated(&self, text: String) {
-        eprintln!("!!! VIOLATION: {text}");
-        lock(&self.violations).push(text);
+        let mut violations = lock(&self.violations);
+        match violations.len() {
+            0..VIOLATIONS_SHOWN => eprintln!("!!! VIOLATION: {text}"),
+            VIOLATIONS_SHOWN => eprintln!("!!! and more; not shown"),
+            _ => return,
+        }
+        violations.push(text);
     }
 
     /// All that were seen.
