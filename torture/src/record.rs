@@ -14,7 +14,7 @@ use scribe_client::wire::{Appended, EntryView, HexHash, Kind};
 use scribe_proof::tree::Frontier;
 use scribe_proof::{Hash, SignedCheckpoint, VerifierKey};
 
-use crate::trouble::{Result, Trouble, violation};
+use crate::trouble::{Result, violation};
 
 /// Keys of recorded writes begin so.
 const PREFIX: &str = "w/";
@@ -407,8 +407,5 @@ impl Progress {
     }
 }
 
-impl From<Trouble> for String {
-    fn from(trouble: Trouble) -> String {
-        trouble.to_string()
-    }
-}
+#[cfg(test)]
+mod tests;

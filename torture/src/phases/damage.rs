@@ -61,13 +61,19 @@ pub async fn flips(world: &mut World, count: u64, outcome: &mut Outcome) -> Resu
         let (done, places) = damage(world, place, kind, flips, round % 4 == 3)?;
         world.record().listen();
         world.cluster.start_node(place)?;
+        world.load.grows_by(100).await?;
+        let silence = world.record().longest_silence();
+        // All that was written is read through the damaged node: not more than there is now.
+        world.load.pause().await?;
         let fate = fate(world, place).await?;
         let (what, whole) = mend(world, place, kind, &fate, &places, done).await?;
         outcome.count(format!("{}: {what}", kind.name), done);
         if !whole {
             world.cluster.replace(place).await?;
         }
-        let silence = world.recovered().await?;
+        world.cluster.ready().await?;
+        world.load.shared.set_urls(world.cluster.urls());
+        world.load.resume();
         outcome.event("rounds", done, silence);
     }
     Ok(())
