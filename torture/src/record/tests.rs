@@ -66,12 +66,12 @@ fn record() -> Record {
 
 /// Holds this ledger against the record.
 fn hold(record: &Record, ledger: &[EntryView]) -> Result<()> {
+    record.check()?;
     let mut progress = Progress::new(WRITERS);
     for entry in ledger {
         record.hold(&mut progress, NODE, entry)?;
     }
-    record.all_held(&progress, NODE)?;
-    record.check()
+    record.all_held(&progress, NODE)
 }
 
 fn ledger() -> Vec<EntryView> {
