@@ -128,6 +128,7 @@ pub(crate) fn recover(
         dir,
         identity.cluster_id,
         &segments,
+        marks.marks().purged,
         &mut sealed_damage,
         &mut warnings,
     )?;
@@ -307,11 +308,15 @@ fn open_vote(
 }
 
 /// The sealed segments: from the MANIFEST, or from the footers if it is missing or damaged.
+///
+/// What was purged from the log was sealed before, and its record was durable: a MANIFEST that ends earlier did not lose
+/// its end to a crash but to damage, however much the cut looks like that of a torn record.
 fn open_manifest(
     disk: &dyn Disk,
     dir: &Path,
     cluster_id: [u8; 16],
     segments: &[LogIndex],
+    purged: Option<LogId>,
     damage: &mut Vec<SealedDamage>,
     warnings: &mut Vec<String>,
 ) -> Result<(ManifestFile, Vec<SealedSegment>), StoreError> {
@@ -324,11 +329,21 @@ fn open_manifest(
                     "MANIFEST: a torn last record of {cut_bytes} bytes was cut"
                 ));
             }
-            if let Some(file) = file {
-                let sealed = replay_sealed(disk, dir, records, damage)?;
-                return Ok((file, sealed));
+            match file {
+                Some(file) => {
+                    let sealed = replay_sealed(disk, dir, records, damage)?;
+                    if has_all_purged(&sealed, purged) {
+                        return Ok((file, sealed));
+                    }
+                    warnings.push(format!(
+                        "MANIFEST: it ends before {}, up to which the log was purged: rebuilt from the footers",
+                        show(purged)
+                    ));
+                    damage.clear();
+                    true
+                }
+                None => false,
             }
-            false
         }
         Replay::Missing => false,
         Replay::Damaged { offset } => {
@@ -358,6 +373,15 @@ fn open_manifest(
         }
         sealed.push(found);
     }
+    if !has_all_purged(&sealed, purged) {
+        let reason = format!(
+            "the log was purged up to {}, but MANIFEST and the footers of the segments vouch for no more than {}",
+            show(purged),
+            show(sealed.last().map(|last| last.last_log_id))
+        );
+        let path = dir.join(super::manifest::MANIFEST_NAME);
+        return Err(StoreError::damaged(&path, 0, reason));
+    }
     let records: Vec<ManifestRecord> = sealed
         .iter()
         .cloned()
@@ -365,6 +389,12 @@ fn open_manifest(
         .collect();
     let file = ManifestFile::create(disk, dir, cluster_id, &records, damaged)?;
     Ok((file, sealed))
+}
+
+/// Whether these segments have everything that was purged from the log.
+fn has_all_purged(sealed: &[SealedSegment], purged: Option<LogId>) -> bool {
+    let end = sealed.last().map(|last| last.last_log_id.index);
+    purged.map(|purged| purged.index) <= end
 }
 
 fn replay_sealed(

@@ -264,6 +264,38 @@ fn sealed_segments_come_back_and_are_never_cut() {
 }
 
 #[test]
+fn a_manifest_that_lost_records_of_what_was_purged_is_made_again() {
+    let disk = SimDisk::new();
+    let path = Path::new("/data/MANIFEST");
+    let frames: Vec<Frame> = (0..40).map(|i| frame(1, i, 200)).collect();
+    let (log, _) = open(&disk, small(true)).unwrap();
+    append(&log, frames.clone()).unwrap();
+    let first = seal_next(&log).unwrap().unwrap();
+    log.purge(first.last_log_id).unwrap();
+    drop(log);
+    // What is left looks like a record that a crash tore, which it cannot be: nothing is purged before it is durable.
+    let file = disk.open(path, Open::READ_WRITE).unwrap();
+    file.set_len(file.len().unwrap() - 8).unwrap();
+    let (log, recovered) = open(&disk, small(true)).unwrap();
+    assert_eq!(*recovered.sealed, std::slice::from_ref(&first));
+    assert_eq!(log.purged(), Some(first.last_log_id));
+    assert_eq!(read_all(&log), frames);
+    drop(log);
+
+    assert!(disk.flip(path, 100, 1));
+    let (log, recovered) = open(&disk, small(true)).unwrap();
+    assert_eq!(*recovered.sealed, std::slice::from_ref(&first));
+    drop(log);
+
+    // With the footer damaged as well nobody vouches for the segment, and what was purged cannot be applied again.
+    assert!(disk.flip(path, 100, 1));
+    let segment = file_path(&Path::new(DIR).join("log"), LogIndex(0));
+    assert!(disk.flip(&segment, first.body_length + 20, 4));
+    let error = open(&disk, small(true)).unwrap_err().to_string();
+    assert!(error.contains("MANIFEST") && error.contains("purged"), "{error}");
+}
+
+#[test]
 fn a_bad_footer_is_reported_and_the_rest_still_served() {
     let disk = SimDisk::new();
     let frames: Vec<Frame> = (0..40).map(|i| frame(1, i, 200)).collect();
