@@ -15,6 +15,7 @@
 
 pub mod audit;
 pub mod barrier;
+mod blocking;
 pub mod cli;
 pub mod cluster;
 pub mod config;

@@ -318,7 +318,7 @@ impl StateMachine {
 
 /// Runs what waits for a disk where it may.
 async fn blocking(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
-    tokio::task::spawn_blocking(work)
+    crate::blocking::run(work)
         .await
         .unwrap_or_else(|error| Err(io::Error::other(error)))
 }

@@ -19,6 +19,7 @@ mod frame;
 mod greeting;
 mod hello;
 mod join;
+pub mod net;
 mod outbox;
 pub mod pki;
 mod pool;

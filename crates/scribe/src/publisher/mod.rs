@@ -333,7 +333,7 @@ impl Shared {
     /// The root at a size, off the tasks that serve others: a cold tree is read from disk.
     async fn root_at(&self, size: TreeSize) -> Result<Hash, SignError> {
         let store = self.store.clone();
-        let root = tokio::task::spawn_blocking(move || store.root_at(size)).await;
+        let root = crate::blocking::run(move || store.root_at(size)).await;
         Ok(root.map_err(std::io::Error::other)??)
     }
 
@@ -384,7 +384,7 @@ impl Shared {
     async fn record_signed(&self, size: TreeSize, root: Hash) -> Result<(), SignError> {
         if let Some(applied) = self.store.applied().last_log_id {
             let log = self.store.log().clone();
-            tokio::task::spawn_blocking(move || log.wait_flushed(applied))
+            crate::blocking::run(move || log.wait_flushed(applied))
                 .await
                 .map_err(std::io::Error::other)??;
         }
