@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use scribe::cluster::files::create_cluster;
 use scribe::consensus::PeerAddress;
-use scribe::world::World;
 use scribe_oracle::NodeId;
 use turmoil::Sim;
 
@@ -53,7 +52,7 @@ impl Cluster {
                 (id, address)
             })
             .collect();
-        create_cluster(&addresses, Some("sim.example/ledger"), &World::real(), |id| {
+        create_cluster(&addresses, Some("sim.example/ledger"), &machine::outside(options.seed, Arc::clone(world_ms)), |id| {
             home.join(machine::name(id))
         })?;
         let machines = (1..=options.nodes)

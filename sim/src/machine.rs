@@ -59,6 +59,16 @@ impl Entropy for SimEntropy {
     }
 }
 
+/// The world of whoever makes the cluster, before any machine runs.
+pub fn outside(seed: u64, world_ms: Arc<AtomicU64>) -> World {
+    let clock = SimClock {
+        world_ms,
+        off_ms: AtomicI64::new(0),
+    };
+    let entropy = SimEntropy(Mutex::new(Chance::new(seed, "outside")));
+    World::new(Arc::new(clock), Arc::new(entropy))
+}
+
 /// What a process is doing.
 #[derive(Debug, Default)]
 pub enum Process {

@@ -57,6 +57,9 @@ enum Command {
     Many(ManyArgs),
     /// Runs seeds twice and compares everything that happened, byte for byte.
     ReplayTwice(ManyArgs),
+    /// Wakes one planted bug after the other, and says after how many seeds each is found. Needs a build with
+    /// `--features planted-bugs`.
+    Planted(PlantedArgs),
 }
 
 #[derive(Args, Clone)]
@@ -91,6 +94,14 @@ struct RunArgs {
 }
 
 #[derive(Args)]
+struct PlantedArgs {
+    /// The bugs, instead of all.
+    bugs: Vec<String>,
+    #[command(flatten)]
+    many: ManyArgs,
+}
+
+#[derive(Args)]
 struct ManyArgs {
     /// How many seeds.
     #[arg(long, default_value_t = 100)]
@@ -116,6 +127,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run_one(&args),
         Command::Many(args) => run_many(&args),
         Command::ReplayTwice(args) => replay_twice(&args),
+        Command::Planted(args) => planted(&args),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -248,7 +260,7 @@ fn run_many(args: &ManyArgs) -> Outcome {
     let (mut done, mut broken) = (0_u64, Vec::new());
     let seeds = args.from..args.from + args.seeds;
     let pass = args.shape.arguments();
-    many::run(seeds, args.jobs, args.patience, &pass, |finished| {
+    many::run(seeds, args.jobs, args.patience, &pass, None, |finished| {
         done += 1;
         if let Some(report) = &finished.report {
             many::add(&mut totals, report);
@@ -305,7 +317,7 @@ fn replay_twice(args: &ManyArgs) -> Outcome {
             let mut pass = args.shape.arguments();
             pass.extend(["--trace".to_owned(), path.display().to_string()]);
             let mut well = false;
-            many::run([seed], 1, args.patience, &pass, |finished| {
+            many::run([seed], 1, args.patience, &pass, None, |finished| {
                 well = finished.is_well();
                 if !well {
                     tell(&finished, args);
@@ -333,6 +345,44 @@ fn replay_twice(args: &ManyArgs) -> Outcome {
     }
     println!("{same} seeds, each the same twice");
     Ok(true)
+}
+
+fn planted(args: &PlantedArgs) -> Outcome {
+    if !cfg!(feature = "planted-bugs") {
+        return Err("no bugs are planted in this build: add `--features planted-bugs`".into());
+    }
+    let many = &args.many;
+    let pass = many.shape.arguments();
+    let all = scribe::planted::BUGS;
+    if let Some(unknown) = args.bugs.iter().find(|bug| all.iter().all(|(name, _)| name != bug)) {
+        return Err(format!("there is no bug `{unknown}`").into());
+    }
+    let mut all_found = true;
+    let wanted = |name: &str| args.bugs.is_empty() || args.bugs.iter().any(|bug| bug == name);
+    for (bug, what) in all.into_iter().filter(|(name, _)| wanted(name)) {
+        let began = RealTime::now();
+        let (mut tried, mut found) = (0, None);
+        let seeds = many.from..many.from + many.seeds;
+        many::run(seeds, many.jobs, many.patience, &pass, Some(bug), |finished| {
+            tried += 1;
+            if !finished.is_well() && found.is_none() {
+                found = Some((finished.seed, finished.why()));
+            }
+            found.is_none()
+        })?;
+        let seconds = began.elapsed().as_secs_f64();
+        match found {
+            Some((seed, why)) => {
+                let why: String = why.chars().take(160).collect();
+                println!("{bug} ({what}): found after {tried} seeds, {seconds:.0} s, by seed {seed}: {why}");
+            }
+            None => {
+                all_found = false;
+                println!("{bug} ({what}): NOT FOUND in {tried} seeds, {seconds:.0} s");
+            }
+        }
+    }
+    Ok(all_found)
 }
 
 fn text(bytes: &[u8]) -> std::borrow::Cow<'_, str> {

@@ -48,7 +48,7 @@ struct Running {
     out: std::thread::JoinHandle<(String, String)>,
 }
 
-/// Runs seeds, `jobs` at a time, each with the arguments `pass`. Calls `each` as they finish; it says whether to go on.
+/// Runs seeds, `jobs` at a time, each with the arguments `pass`, with a planted bug awake or none. Calls `each` as they finish; it says whether to go on.
 ///
 /// # Errors
 /// Processes cannot be started.
@@ -57,6 +57,7 @@ pub fn run(
     jobs: usize,
     seconds_max: u64,
     pass: &[String],
+    planted: Option<&str>,
     mut each: impl FnMut(Finished) -> bool,
 ) -> std::io::Result<()> {
     let program = std::env::current_exe()?;
@@ -66,7 +67,7 @@ pub fn run(
     loop {
         while going && running.len() < jobs {
             let Some(seed) = seeds.next() else { break };
-            running.push(start(&program, seed, pass)?);
+            running.push(start(&program, seed, pass, planted)?);
         }
         if running.is_empty() {
             return Ok(());
@@ -98,14 +99,23 @@ pub fn run(
     }
 }
 
-fn start(program: &std::path::Path, seed: u64, pass: &[String]) -> std::io::Result<Running> {
-    let mut child = Command::new(program)
+fn start(
+    program: &std::path::Path,
+    seed: u64,
+    pass: &[String],
+    planted: Option<&str>,
+) -> std::io::Result<Running> {
+    let mut command = Command::new(program);
+    command
         .args(["run", "--json", "--seed", &seed.to_string()])
         .args(pass)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
+        .stderr(Stdio::piped());
+    if let Some(planted) = planted {
+        command.env("SCRIBE_PLANTED", planted);
+    }
+    let mut child = command.spawn()?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let out = std::thread::spawn(move || {
         let errors = std::thread::spawn(move || {

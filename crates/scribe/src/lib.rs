@@ -30,6 +30,7 @@ pub mod metrics;
 pub mod monitor;
 pub mod node;
 pub mod peer;
+pub mod planted;
 pub mod publisher;
 pub mod repair;
 pub mod roster;

@@ -14,6 +14,7 @@ use super::error::{IoContext, StoreError};
 use super::segment::SealedSegment;
 use super::walk::Damage;
 use crate::limits::MIB;
+use crate::planted;
 
 /// Name of the file.
 pub const MANIFEST_NAME: &str = "MANIFEST";
@@ -384,7 +385,10 @@ impl ManifestFile {
         self.file
             .write_all_at(&bytes, self.length)
             .context("write", &self.path)?;
-        self.file.sync_data().context("sync", &self.path)?;
+        // planted
+        if !planted::has("manifest-not-synced") {
+            self.file.sync_data().context("sync", &self.path)?;
+        }
         self.length += bytes.len() as u64;
         Ok(())
     }

@@ -27,6 +27,7 @@ use super::vote::VoteFile;
 use super::watermarks::WatermarksFile;
 use crate::hex::hex;
 use crate::limits::MIB;
+use crate::planted;
 
 /// Directory of the segments, within the data directory.
 pub const LOG_DIR: &str = "log";
@@ -147,7 +148,14 @@ pub(crate) fn recover(
 
     // The last frame that was ever known to be durable. The file may say too little, never too much.
     let known = marks.marks().known();
-    let short = known.map(|id| id.index) > scan.last.map(|id| id.index);
+    let mut short = known.map(|id| id.index) > scan.last.map(|id| id.index);
+    // planted
+    if planted::has("cut-at-first-bad-checksum")
+        && let Some(stop) = &mut scan.stop
+    {
+        stop.end = End::Torn;
+        short = false;
+    }
     let mut accepted_damage = None;
     if let Some(stop) = &scan.stop {
         let problem = match &stop.end {
@@ -703,7 +711,10 @@ impl Scan<'_> {
         };
         if stop.end != End::Clean && kept.is_some_and(|(path, _)| path == stop.path) {
             // A crash here leaves some sectors zeroed and others not: still a torn tail, cut again.
-            cut_bytes += zero_behind(&**file, &stop.path, stop.offset)?;
+            // planted
+            if !planted::has("recovery-keeps-torn-group") {
+                cut_bytes += zero_behind(&**file, &stop.path, stop.offset)?;
+            }
         }
         Ok((cut_bytes, removed))
     }

@@ -76,10 +76,14 @@ impl Sealer {
             .ok_or_else(|| io::Error::other("the store is gone"))?;
         let queue = parking_lot::Mutex::new(queue);
         let thread = worker::start(disk, Arc::clone(&bell), move || {
-            match queue.lock().try_recv() {
-                Ok(job) if seal_next(&store, job) => Step::Done,
-                Err(mpsc::TryRecvError::Empty) => Step::Idle,
-                Ok(_) | Err(mpsc::TryRecvError::Disconnected) => Step::Ended,
+            let job = match queue.lock().try_recv() {
+                Ok(job) => job,
+                Err(mpsc::TryRecvError::Empty) => return Step::Idle,
+                Err(mpsc::TryRecvError::Disconnected) => return Step::Ended,
+            };
+            match seal_next(&store, job) {
+                true => Step::Done,
+                false => Step::Ended,
             }
         });
         Ok(Self { jobs, thread, bell })

@@ -12,6 +12,7 @@ use super::error::{IoContext, StoreError};
 use super::frame::Vote;
 use super::log::LogIdentity;
 use super::walk::Damage;
+use crate::planted;
 
 /// Name of the file.
 pub const VOTE_NAME: &str = "vote";
@@ -200,7 +201,10 @@ impl VoteFile {
             self.file
                 .write_all_at(&bytes, offset)
                 .context("write", &self.path)?;
-            self.file.sync_data().context("sync", &self.path)?;
+            // planted
+            if !planted::has("vote-not-synced") {
+                self.file.sync_data().context("sync", &self.path)?;
+            }
         }
         self.record = record;
         Ok(())

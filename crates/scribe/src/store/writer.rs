@@ -23,6 +23,7 @@ use super::watermarks::{Watermarks, WatermarksFile};
 use super::worker::Condition;
 #[cfg(feature = "simulation")]
 use super::worker::Step;
+use crate::planted;
 
 /// Parts of a frame up to this many bytes are copied next to each other; longer ones are written from where they are.
 const COPY_LENGTH_MAX: usize = 16 * 1_024;
@@ -433,8 +434,16 @@ impl Writer {
             self.write_run(&*file, run)
                 .map_err(|error| self.error("write", error))?;
             let begun = Instant::now();
-            file.sync_data()
-                .map_err(|error| self.error("sync", error))?;
+            // planted
+            let mut synced = match planted::has("ack-before-sync") {
+                true => Ok(()),
+                false => file.sync_data(),
+            };
+            // planted
+            if synced.is_err() && planted::has("sync-error-retried") {
+                synced = file.sync_data();
+            }
+            synced.map_err(|error| self.error("sync", error))?;
             self.inner
                 .counters
                 .synced(begun.elapsed().as_micros() as u64);
@@ -523,8 +532,11 @@ impl Writer {
                 .open(&path, Open::CREATE_NEW)
                 .map_err(|e| io_error("create", e))?,
         };
-        disk.sync_dir(&inner.log_dir)
-            .map_err(|e| io_error("sync", e))?;
+        // planted
+        if !planted::has("directory-not-synced") {
+            disk.sync_dir(&inner.log_dir)
+                .map_err(|e| io_error("sync", e))?;
+        }
         inner.files.lock().insert(header.number, file.clone());
         if let Some(next) = &inner.next {
             next.want();
@@ -573,7 +585,11 @@ impl Writer {
                 }
                 let zero = |file: &Arc<dyn DiskFile>| {
                     file.zero_range(u64::from(from), zero_end - u64::from(from))?;
-                    file.sync_all()
+                    // planted
+                    match planted::has("cut-not-durable") {
+                        true => Ok(()),
+                        false => file.sync_all(),
+                    }
                 };
                 zero(file).map_err(|error| self.error("cut", error))?;
                 end = from;
