@@ -25,7 +25,7 @@ use crate::options::Options;
 use crate::requests::Request;
 
 /// A client gives up on an answer after this long.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(12);
 /// Attempts under one idempotency key.
 const ATTEMPTS_MAX: u64 = 6;
 
@@ -102,9 +102,10 @@ impl Client {
 
     /// Follows the ledger from its beginning, through one node after the other.
     async fn watch(mut self) {
-        let watch = self.all.court.tell(|judge, at| {
-            Ok(judge.watch_began(at, Filter::All, LeafIndex::new(0)))
-        });
+        let watch = self
+            .all
+            .court
+            .tell(|judge, at| Ok(judge.watch_began(at, Filter::All, LeafIndex::new(0))));
         let Some(watch) = watch else { return };
         let mut next = LeafIndex::new(0);
         let mut machine = self.machine();
@@ -255,7 +256,10 @@ impl Client {
                 let saw = found.as_ref().map(court::seen);
                 match saw {
                     Some(None) => {
-                        court.broken(format!("node {} serves an entry that no longer parses", machine.id));
+                        court.broken(format!(
+                            "node {} serves an entry that no longer parses",
+                            machine.id
+                        ));
                         return;
                     }
                     Some(Some(seen)) => {

@@ -52,9 +52,12 @@ impl Cluster {
                 (id, address)
             })
             .collect();
-        create_cluster(&addresses, Some("sim.example/ledger"), &machine::outside(options.seed, Arc::clone(world_ms)), |id| {
-            home.join(machine::name(id))
-        })?;
+        create_cluster(
+            &addresses,
+            Some("sim.example/ledger"),
+            &machine::outside(options.seed, Arc::clone(world_ms)),
+            |id| home.join(machine::name(id)),
+        )?;
         let machines = (1..=options.nodes)
             .map(|id| {
                 let keys = home.join(machine::name(id));
@@ -127,7 +130,9 @@ impl Cluster {
     /// The power of a machine goes: unsynced writes are lost or torn, as the seed has it.
     pub fn cut_power(&mut self, sim: &mut Sim<'_>, id: u64, restart_ms: u64) {
         let seed = self.chance.next();
-        self.take_down(sim, id, restart_ms, "loses its power", |disk| disk.crash(seed));
+        self.take_down(sim, id, restart_ms, "loses its power", |disk| {
+            disk.crash(seed)
+        });
         self.count("power_cuts");
     }
 
@@ -163,7 +168,8 @@ impl Cluster {
         if !down {
             sim.crash(machine.name.as_str());
         }
-        self.disturbed.retain(|other, until| *other != id || until.is_some());
+        self.disturbed
+            .retain(|other, until| *other != id || until.is_some());
         self.restart_in(id, restart_ms);
     }
 
@@ -260,7 +266,10 @@ impl Cluster {
         let mut hash = 0xcbf2_9ce4_8422_2325_u64;
         for path in disk.files() {
             let name = path.to_string_lossy().into_owned().into_bytes();
-            for byte in name.into_iter().chain(disk.bytes(&path).unwrap_or_default()) {
+            for byte in name
+                .into_iter()
+                .chain(disk.bytes(&path).unwrap_or_default())
+            {
                 hash = (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
             }
         }

@@ -187,7 +187,10 @@ impl Faults {
             Fault::OneWay => self.part_one_way(sim, cluster),
             Fault::Loss => {
                 let rate = self.chance.between(1..=10) as f64 / 1_000.0;
-                self.trace.line(format_args!("of 1,000 messages {} are lost", rate * 1_000.0));
+                self.trace.line(format_args!(
+                    "of 1,000 messages {} are lost",
+                    rate * 1_000.0
+                ));
                 sim.set_fail_rate(rate);
                 cluster.count("losses");
                 self.later(500..=5_000, Heal::NoLoss);
@@ -216,8 +219,10 @@ impl Faults {
                 let off = &mut self.off_ms[victim as usize - 1];
                 if (*off + jump).abs() <= OFF_MS_MAX {
                     *off += jump;
-                    self.trace
-                        .line(format_args!("the clock of {} jumps {jump} ms", name(victim)));
+                    self.trace.line(format_args!(
+                        "the clock of {} jumps {jump} ms",
+                        name(victim)
+                    ));
                     cluster.machine(victim).clock.jump(jump);
                     cluster.count("clock_jumps");
                 }
@@ -240,7 +245,11 @@ impl Faults {
             .collect();
         self.trace.line(format_args!(
             "{side:?} do not hear the others{}",
-            if lossy { ", what they send is lost" } else { "" }
+            if lossy {
+                ", what they send is lost"
+            } else {
+                ""
+            }
         ));
         cluster.count("partitions");
         for (a, b) in &pairs {
@@ -275,16 +284,20 @@ impl Faults {
         match fault {
             Fault::SlowDisk => {
                 let ms = self.chance.between(50..=1_000);
-                self.trace
-                    .line(format_args!("the disk of {} takes up to {ms} ms", name(victim)));
+                self.trace.line(format_args!(
+                    "the disk of {} takes up to {ms} ms",
+                    name(victim)
+                ));
                 machine::set_speed(&disk, ms * 1_000, self.chance.next());
                 cluster.count("slow_disks");
                 self.later(500..=6_000, Heal::Speed(victim));
             }
             Fault::DiskFull => {
                 let room = self.chance.below(60_000);
-                self.trace
-                    .line(format_args!("the disk of {} has {room} bytes left", name(victim)));
+                self.trace.line(format_args!(
+                    "the disk of {} has {room} bytes left",
+                    name(victim)
+                ));
                 disk.set_capacity(Some(disk.used_bytes() + room));
                 // Its node may have begun to end when there is room again.
                 cluster.disturb(victim, Some(8_000));

@@ -163,8 +163,7 @@ impl Machine {
         let disk = self.disk.lock().clone();
         *self.process.lock() = Process::Starting;
         self.trace.line(format_args!("{} starts", self.name));
-        let started =
-            Node::start_on(self.options.clone(), Arc::new(disk), IndexKind::Memory).await;
+        let started = Node::start_on(self.options.clone(), Arc::new(disk), IndexKind::Memory).await;
         let node = match started {
             Ok(node) => node,
             Err(error) => return self.end(format!("does not start: {error}")).await,

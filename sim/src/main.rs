@@ -295,7 +295,9 @@ fn run_many(args: &ManyArgs) -> Outcome {
 
 fn tell(finished: &Finished, args: &ManyArgs) {
     let lines: Vec<&str> = finished.said.lines().collect();
-    let from = lines.len().saturating_sub(if args.keep_going { 3 } else { 60 });
+    let from = lines
+        .len()
+        .saturating_sub(if args.keep_going { 3 } else { 60 });
     for line in &lines[from..] {
         eprintln!("    {line}");
     }
@@ -354,7 +356,11 @@ fn planted(args: &PlantedArgs) -> Outcome {
     let many = &args.many;
     let pass = many.shape.arguments();
     let all = scribe::planted::BUGS;
-    if let Some(unknown) = args.bugs.iter().find(|bug| all.iter().all(|(name, _)| name != bug)) {
+    if let Some(unknown) = args
+        .bugs
+        .iter()
+        .find(|bug| all.iter().all(|(name, _)| name != bug))
+    {
         return Err(format!("there is no bug `{unknown}`").into());
     }
     let mut all_found = true;
@@ -363,18 +369,27 @@ fn planted(args: &PlantedArgs) -> Outcome {
         let began = RealTime::now();
         let (mut tried, mut found) = (0, None);
         let seeds = many.from..many.from + many.seeds;
-        many::run(seeds, many.jobs, many.patience, &pass, Some(bug), |finished| {
-            tried += 1;
-            if !finished.is_well() && found.is_none() {
-                found = Some((finished.seed, finished.why()));
-            }
-            found.is_none()
-        })?;
+        many::run(
+            seeds,
+            many.jobs,
+            many.patience,
+            &pass,
+            Some(bug),
+            |finished| {
+                tried += 1;
+                if !finished.is_well() && found.is_none() {
+                    found = Some((finished.seed, finished.why()));
+                }
+                found.is_none()
+            },
+        )?;
         let seconds = began.elapsed().as_secs_f64();
         match found {
             Some((seed, why)) => {
                 let why: String = why.chars().take(160).collect();
-                println!("{bug} ({what}): found after {tried} seeds, {seconds:.0} s, by seed {seed}: {why}");
+                println!(
+                    "{bug} ({what}): found after {tried} seeds, {seconds:.0} s, by seed {seed}: {why}"
+                );
             }
             None => {
                 all_found = false;

@@ -33,7 +33,10 @@ impl Finished {
         match &self.report {
             Some(report) => report.violation.clone().unwrap_or_default(),
             None => {
-                let panicked = self.said.lines().skip_while(|line| !line.contains("panicked"));
+                let panicked = self
+                    .said
+                    .lines()
+                    .skip_while(|line| !line.contains("panicked"));
                 let text: Vec<&str> = panicked.take(2).collect();
                 format!("the process ended: {}", text.join(" "))
             }

@@ -22,8 +22,6 @@ pub enum Request {
         LeafIndex,
         oneshot::Sender<Result<(TreeSize, Vec<Entry>), ReadError>>,
     ),
-    /// The newest checkpoint.
-    Checkpoint(oneshot::Sender<Option<String>>),
     /// Hand leadership over.
     Transfer,
 }
@@ -47,10 +45,6 @@ pub async fn serve(node: Node, request: Request) {
                 Ok((size, entries))
             };
             drop(reply.send(look()));
-        }
-        Request::Checkpoint(reply) => {
-            let published = node.checkpoint();
-            drop(reply.send(published.map(|published| published.note.clone())));
         }
         Request::Transfer => {
             node.hand_over().await;

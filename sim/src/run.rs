@@ -63,7 +63,11 @@ pub fn run(
 ) -> Result<Report, Box<dyn std::error::Error>> {
     trace.line(options);
     let mut world = World::new(options, home, trace)?;
-    let mut sim = turmoil::Builder::new()
+    let mut builder = turmoil::Builder::new();
+    if options.random_order {
+        builder.enable_random_order();
+    }
+    let mut sim = builder
         .rng_seed(options.seed)
         .epoch(std::time::UNIX_EPOCH + Duration::from_secs(1_800_000_000))
         .tick_duration(Duration::from_millis(options.tick_ms))
@@ -293,7 +297,8 @@ impl World {
             } else {
                 for entry in entries {
                     let id = NodeId(machine.id);
-                    self.court.tell(|judge, at| judge.entry_seen(at, id, &entry));
+                    self.court
+                        .tell(|judge, at| judge.entry_seen(at, id, &entry));
                 }
             }
         }
@@ -303,7 +308,8 @@ impl World {
     fn report(&self, seed: u64, checked: Checked) -> Report {
         for id in self.cluster.ids() {
             let digest = self.cluster.disk_digest(id);
-            self.trace.line(format_args!("disk of n{id}: {digest:016x}"));
+            self.trace
+                .line(format_args!("disk of n{id}: {digest:016x}"));
         }
         let counts: &Counts = &self.cluster.counts;
         let mut counts: BTreeMap<String, u64> = counts
@@ -330,7 +336,13 @@ impl World {
 #[derive(Default)]
 struct Probes {
     passed: std::collections::BTreeSet<u64>,
-    waiting: BTreeMap<u64, (OperationId, oneshot::Receiver<Result<Appended, AppendError>>)>,
+    waiting: BTreeMap<
+        u64,
+        (
+            OperationId,
+            oneshot::Receiver<Result<Appended, AppendError>>,
+        ),
+    >,
     tried: u64,
 }
 

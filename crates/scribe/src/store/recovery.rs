@@ -203,6 +203,7 @@ pub(crate) fn recover(
         marks.sync()?;
     }
     let (cut_bytes, removed) = scan.cut()?;
+    scan.write_again(known)?;
     for file in scan.files.values() {
         file.sync_all().context("sync", &log_dir)?;
     }
@@ -717,6 +718,43 @@ impl Scan<'_> {
             }
         }
         Ok((cut_bytes, removed))
+    }
+}
+
+impl Scan<'_> {
+    /// Writes the frames behind `known`, the last that was ever known to be on disk, where they are.
+    ///
+    /// A process before this one may have ended because a sync had failed. Then the system takes what is in its cache for
+    /// written: the frames can be read, no sync makes them durable any more, and the next power cut leaves a hole in their
+    /// place, in front of frames that were acknowledged. The same bytes: a crash in here changes none.
+    fn write_again(&self, known: Option<LogId>) -> Result<(), StoreError> {
+        for open in &self.open {
+            let known_here =
+                known.map_or(0, |known| (known.index.0 + 1).saturating_sub(open.first.0));
+            let (Some(first), Some(file)) = (
+                open.frames.get(known_here as usize),
+                self.files.get(&open.number),
+            ) else {
+                continue;
+            };
+            let path = file_path(self.log_dir, open.first);
+            // The header is written with the first frame.
+            let mut at = if known_here == 0 {
+                0
+            } else {
+                u64::from(first.offset)
+            };
+            let end = u64::from(open.end());
+            let mut piece = vec![0; MIB.min((end - at) as usize)];
+            while at < end {
+                let length = piece.len().min((end - at) as usize);
+                let piece = &mut piece[..length];
+                file.read_exact_at(piece, at).context("read", &path)?;
+                file.write_all_at(piece, at).context("write", &path)?;
+                at += length as u64;
+            }
+        }
+        Ok(())
     }
 }
 
