@@ -15,6 +15,7 @@
 
 pub mod audit;
 pub mod barrier;
+mod blocking;
 pub mod cli;
 pub mod cluster;
 pub mod config;
@@ -32,6 +33,7 @@ pub mod metrics;
 pub mod monitor;
 pub mod node;
 pub mod peer;
+pub mod planted;
 pub mod publisher;
 pub mod repair;
 pub mod roster;

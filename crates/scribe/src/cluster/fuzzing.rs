@@ -167,6 +167,8 @@ pub(crate) fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         catch_up_done: 0,
         catch_up_total: 0,
         leaving: true,
+        mending_done: 5,
+        mending_total: 7,
     };
     add("status", 4, status.encode_to_vec());
     let change = AdminRequest {

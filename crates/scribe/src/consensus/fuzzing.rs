@@ -261,6 +261,8 @@ pub(crate) fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         number: 3,
         offset: 70_000,
         length_max: 1 << 20,
+        doubted: true,
+        any_copy: false,
     };
     add("raft_message", "segment", message(6, rpc::parts(&segment)));
     let read = rpc::ReadIndexAnswer {

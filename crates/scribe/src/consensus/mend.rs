@@ -7,11 +7,12 @@
 //! that are each damaged elsewhere still make a whole one.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::answer::AnswerError;
 use super::rpc::{self, SegmentRequest, kind};
@@ -45,7 +46,7 @@ impl std::fmt::Display for Source {
 
 /// When this node last looked at a segment because another one doubted it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Doubts(Arc<Mutex<Option<tokio::time::Instant>>>);
+pub(super) struct Doubts(Arc<Mutex<Option<Instant>>>);
 
 impl Doubts {
     /// Whether it is time to look again: a member must not be able to keep this node busy with re-reading its disk.
@@ -53,7 +54,7 @@ impl Doubts {
         let mut last = self.0.lock();
         let due = last.is_none_or(|last| last.elapsed() >= DOUBT_INTERVAL);
         if due {
-            *last = Some(tokio::time::Instant::now());
+            *last = Some(Instant::now());
         }
         due
     }

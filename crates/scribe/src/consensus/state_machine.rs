@@ -18,6 +18,7 @@ use super::log_store::{entry_of, frame_of, to_raft_id, to_store_id};
 use super::membership;
 use super::type_config::{AppliedOutcome, Proposal, TypeConfig};
 use crate::ledger::{self, EntriesFrame, LedgerState, Outcome};
+use crate::planted;
 use crate::store::frame::{Frame, FrameKind, FramePosition};
 use crate::store::segment::SealedSegment;
 use crate::store::{Effects, LeafEffect, Store};
@@ -144,7 +145,11 @@ impl StateMachine {
                 };
                 let entries = EntriesFrame {
                     term: frame.log_id.term,
-                    sequencing_term: *sequencing_term,
+                    // planted
+                    sequencing_term: match planted::has("void-frame-applied") {
+                        true => frame.log_id.term,
+                        false => *sequencing_term,
+                    },
                     first_leaf: *first_leaf,
                     count: *count,
                     public: public.clone(),
@@ -318,7 +323,7 @@ impl StateMachine {
 
 /// Runs what waits for a disk where it may.
 async fn blocking(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
-    tokio::task::spawn_blocking(work)
+    crate::blocking::run(work)
         .await
         .unwrap_or_else(|error| Err(io::Error::other(error)))
 }

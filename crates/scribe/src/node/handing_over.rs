@@ -1,9 +1,10 @@
 //! How a leader that stops, or is to be removed, gives leadership away, so that it costs no election.
 
 use std::cmp::Reverse;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::future::join_all;
+use tokio::time::Instant;
 
 use super::Node;
 use crate::consensus::{Leadership, Member, NodeId};

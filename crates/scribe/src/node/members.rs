@@ -412,7 +412,7 @@ impl Node {
         );
         // A crash after this leaves a used token and perhaps no new member: a new token is needed, and nothing else is
         // lost.
-        let redeemed = tokio::task::spawn_blocking(move || book.redeem(&secret, now_ms))
+        let redeemed = crate::blocking::run(move || book.redeem(&secret, now_ms))
             .await
             .map_err(|error| AdminError::Unavailable(error.to_string()))??;
         match redeemed {

@@ -139,7 +139,7 @@ impl Node {
         key: SigningKey,
     ) -> Result<Arc<SigningKey>, ConsensusError> {
         let keys = Arc::clone(&self.inner.keys);
-        tokio::task::spawn_blocking(move || keys.ledger.keep(key))
+        crate::blocking::run(move || keys.ledger.keep(key))
             .await
             .map_err(|error| ConsensusError::Refused(error.to_string()))?
             .map_err(|error| ConsensusError::Refused(error.to_string()))

@@ -217,7 +217,7 @@ pub(super) async fn status(node: &Node) -> StatusAnswer {
     let size = node.applied_size();
     let root = {
         let node = node.clone();
-        tokio::task::spawn_blocking(move || node.root_at(size).ok())
+        crate::blocking::run(move || node.root_at(size).ok())
             .await
             .ok()
             .flatten()

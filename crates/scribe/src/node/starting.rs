@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::peer::net::TcpListener;
 use parking_lot::Mutex;
 use scribe_proof::index::TreeSize;
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::background::{follow_seals, start_scrubber, watch_disk};
@@ -250,7 +250,7 @@ impl Node {
         }
         drop(self.inner.key_lock.lock().take());
         let store = self.inner.store.clone();
-        let _ = tokio::task::spawn_blocking(move || store.shutdown()).await;
+        let _ = crate::blocking::run(move || store.shutdown()).await;
     }
 }
 
@@ -321,7 +321,7 @@ async fn open(
     let data_dir = options.data_dir.clone();
     // Recovery reads files and may hash a segment or two: not on a task that serves others.
     let (store, open_report) =
-        tokio::task::spawn_blocking(move || Store::open(disk, &data_dir, identity, store_options))
+        crate::blocking::run(move || Store::open(disk, &data_dir, identity, store_options))
             .await
             .map_err(|error| ConsensusError::Stopped(error.to_string()))??;
     let incomplete = open_report.index_incomplete.as_ref();
@@ -335,7 +335,7 @@ async fn open(
     }
     let checked = if files.is_some() {
         let (store, key_dir) = (store.clone(), options.key_dir.clone());
-        tokio::task::spawn_blocking(move || check_not_older(&store, &key_dir))
+        crate::blocking::run(move || check_not_older(&store, &key_dir))
             .await
             .map_err(|error| ConsensusError::Stopped(error.to_string()).into())
             .and_then(|checked| checked)

@@ -19,6 +19,7 @@ use crate::cluster::wire::Job;
 use crate::consensus::Leadership;
 use crate::error::AppendError;
 use crate::limits;
+use crate::planted;
 use crate::sequencer::{Collector, Reply, UnitAppended, UnitOutcome};
 use scribe_proof::index::TreeSize;
 
@@ -125,6 +126,12 @@ impl Node {
             remember_unknown(&mut outcome, &mut unknown);
             if !self.is_worth_another_try(&job, &outcome) || !self.pause(&mut pause, deadline).await
             {
+                // planted
+                if planted::has("unknown-called-refused")
+                    && matches!(outcome, Err(AppendError::UnknownOutcome))
+                {
+                    return Err(AppendError::Unavailable("planted".to_owned()));
+                }
                 return outcome;
             }
         }
@@ -226,7 +233,11 @@ impl Node {
     fn is_worth_another_try(&self, job: &Job, outcome: &UnitOutcome) -> bool {
         match outcome {
             Err(AppendError::NotLeader { .. } | AppendError::Unavailable(_)) => !self.is_alone(),
-            Err(AppendError::UnknownOutcome) => !self.is_alone() && job.has_idempotency_key(),
+            Err(AppendError::UnknownOutcome) => {
+                !self.is_alone()
+                    // planted
+                    && (job.has_idempotency_key() || planted::has("unknown-tried-again"))
+            }
             _ => false,
         }
     }

@@ -21,6 +21,7 @@ pub(crate) mod fuzzing;
 mod greeting;
 mod hello;
 mod join;
+pub mod net;
 mod outbox;
 pub mod pki;
 mod pool;

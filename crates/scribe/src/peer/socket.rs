@@ -3,22 +3,28 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::net::{TcpStream, lookup_host};
+use super::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
 use crate::limits;
 
 /// First keepalive probe after this long without data, and the pause between probes.
+#[cfg(not(feature = "simulation"))]
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// Bytes the kernel takes ahead of what it has sent. Left to itself it takes megabytes, and then nothing until a third of
 /// them has left: on a link of 1 Mbit/s that is longer than a connection may stand still. Much less would cost wake-ups
 /// on a fast one.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(feature = "simulation")))]
 const UNSENT_MAX: u32 = 256 * 1_024;
+
+/// A simulated socket has no options.
+#[cfg(feature = "simulation")]
+pub(super) fn prepare(_stream: &TcpStream, _unacknowledged_max: Duration) {}
 
 /// Frames are sent whole, so nothing is gained by the kernel waiting for more; and a host that vanished is noticed by
 /// the kernel even while nothing is sent.
+#[cfg(not(feature = "simulation"))]
 pub(super) fn prepare(stream: &TcpStream, unacknowledged_max: Duration) {
     let set = || -> std::io::Result<()> {
         stream.set_nodelay(true)?;
@@ -81,6 +87,7 @@ async fn connect_any(addresses: &[SocketAddr], patience: Duration) -> Result<Tcp
 }
 
 #[cfg(test)]
+#[cfg(not(feature = "simulation"))]
 mod tests {
     use tokio::net::{TcpListener, TcpSocket};
 

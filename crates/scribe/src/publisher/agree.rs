@@ -13,6 +13,7 @@ use scribe_proof::note::Signature;
 use crate::cluster::wire::{CosignAnswer, CosignRequest, kind, parts};
 use crate::consensus::{ConsensusNode, NodeId};
 use crate::peer::{Lane, Wait};
+use crate::planted;
 
 /// How long a voter has to recompute a root.
 const COSIGN_TIMEOUT: Duration = Duration::from_secs(2);
@@ -45,7 +46,11 @@ pub(super) fn judge(
     found: &BTreeMap<NodeId, Found>,
     voters: usize,
 ) -> Agreement {
-    let majority = voters / 2 + 1;
+    let mut majority = voters / 2 + 1;
+    // planted
+    if planted::has("outvoted-signs") {
+        majority = 1;
+    }
     let mut roots: BTreeMap<[u8; 32], Vec<NodeId>> = BTreeMap::new();
     for (id, voter) in found {
         roots.entry(voter.root.0).or_default().push(*id);

@@ -255,7 +255,7 @@ async fn proof(
     new: TreeSize,
 ) -> Result<Vec<scribe_proof::hash::Hash>, NotNow> {
     let store = shared.store.clone();
-    tokio::task::spawn_blocking(move || consistency::prove(&store, old, new))
+    crate::blocking::run(move || consistency::prove(&store, old, new))
         .await
         .map_err(|error| NotNow::Proof(error.to_string()))?
         .map_err(|error| NotNow::Proof(error.to_string()))

@@ -8,6 +8,7 @@ use scribe_proof::rotation::Rotation;
 use super::submission::{Content, Unit};
 use crate::error::AppendError;
 use crate::ledger::batch::BatchBuilder;
+use crate::planted;
 
 /// A frame under construction.
 pub(super) struct Draft {
@@ -29,7 +30,11 @@ impl Draft {
         let invalid = |rule: String| AppendError::Invalid { rule, hint: None };
         self.leaves.clear();
         self.ends.clear();
-        let timestamp_ms = self.now_ms.max(self.last_timestamp_ms);
+        let mut timestamp_ms = self.now_ms.max(self.last_timestamp_ms);
+        // planted
+        if planted::has("timestamp-goes-back") {
+            timestamp_ms = self.now_ms;
+        }
         let mut last_timestamp_ms = self.last_timestamp_ms;
         let transaction_length = unit.leaf_count() as u16;
         let mut transaction_position = 0;

@@ -45,6 +45,7 @@ use crate::consensus::{
 use crate::error::AppendError;
 use crate::ledger::batch::{BatchBuilder, IdempotencyDigest};
 use crate::limits;
+use crate::planted;
 use crate::store::Store;
 use crate::world::World;
 
@@ -542,7 +543,10 @@ impl Task {
         overlay: &Overlay,
         now_ms: u64,
     ) -> std::io::Result<Option<Verdict>> {
-        if let Some(write) = overlay.idempotency.get(&wanted.key_hash) {
+        // planted
+        if let Some(write) = overlay.idempotency.get(&wanted.key_hash)
+            && !planted::has("idempotency-overlay-ignored")
+        {
             if write.fingerprint != wanted.fingerprint {
                 let error = AppendError::IdempotencyMismatch;
                 return Ok(Some(Verdict::Refuse {
@@ -595,7 +599,10 @@ impl Task {
         key: &Bytes,
         overlay: &Overlay,
     ) -> std::io::Result<(Option<(LeafIndex, bool)>, Option<u64>)> {
-        if let Some(version) = overlay.keys.get(key) {
+        // planted
+        if let Some(version) = overlay.keys.get(key)
+            && !planted::has("condition-overlay-ignored")
+        {
             return Ok((Some((version.index, version.deleted)), Some(version.frame)));
         }
         let applied = self.store.applied().tree_size;

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use crate::error::AppendError;
 use crate::ledger::batch::PrivateRecord;
 use crate::limits;
+use crate::planted;
 use crate::world::World;
 
 /// One write as a caller means it.
@@ -340,6 +341,12 @@ impl Preparer {
                         hint: None,
                     })?
                     .into();
+                // planted
+                let flips = salt[0] < 8 && !value.is_empty() && planted::has("flip-before-hash");
+                let value = match flips {
+                    true => [&[value[0] ^ 1], &value[1..]].concat().into(),
+                    false => value,
+                };
                 let commitment = commitment(&salt, &metadata, &value);
                 Ok(Content::Put {
                     salt,

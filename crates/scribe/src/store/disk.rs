@@ -76,6 +76,11 @@ pub trait Disk: Send + Sync + Debug {
     /// Takes the exclusive lock on a file, created if need be, until the guard is dropped. An error of kind
     /// [`io::ErrorKind::WouldBlock`] means another holder.
     fn try_lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send>>;
+    /// How long what comes next would take. Nothing waits for it here: a worker of the store does before it works.
+    #[cfg(feature = "simulation")]
+    fn latency(&self) -> std::time::Duration {
+        std::time::Duration::ZERO
+    }
 }
 
 /// An open file. Offsets and lengths are bytes; nothing here moves a shared position.

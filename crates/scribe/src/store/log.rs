@@ -13,13 +13,12 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use super::disk::{Disk, DiskFile};
-use super::error::{IoContext, StoreError};
+use super::error::StoreError;
 use super::frame::{
     self, FRAME_LENGTH_MAX, Frame, FramePosition, LogId, LogIndex, Vote, private_crc,
 };
@@ -32,6 +31,8 @@ use super::recovery::{LOG_DIR, Recovered, recover};
 use super::restore::{Loss, RestoreRule};
 use super::segment::{FooterState, SealedSegment};
 use super::state::{Cut, LogState, at_most, invalid, show};
+use super::threads::Threads;
+use super::worker::Condition;
 use super::writer::{Counters, Item, Queue, Writer, poisoned};
 use crate::limits;
 
@@ -185,7 +186,7 @@ pub(crate) struct Inner {
     /// Held while something is given its place in the order of writes. Taken before `state` and `queue`.
     pub(super) order: Mutex<Order>,
     pub(crate) state: Mutex<LogState>,
-    pub(crate) flushed_changed: Condvar,
+    pub(crate) flushed_changed: Condition,
     pub(crate) queue: Queue,
     pub(crate) files: Mutex<BTreeMap<u32, Arc<dyn DiskFile>>>,
     /// How often a sealed file was replaced by another one; changed with `files` locked.
@@ -195,7 +196,7 @@ pub(crate) struct Inner {
     pub(super) manifest: Mutex<ManifestFile>,
     pub(crate) next: Option<NextSegment>,
     pub(crate) counters: Counters,
-    lock: Mutex<Option<DirLock>>,
+    pub(super) lock: Mutex<Option<DirLock>>,
 }
 
 #[derive(Debug)]
@@ -206,42 +207,6 @@ pub(super) struct Order {
     pub(super) staged: Option<LogId>,
     /// Cuts that were made in memory and not asked of the writer yet: see [`Log::truncate_after`].
     pub(super) deferred: Vec<Cut>,
-}
-
-#[derive(Debug)]
-struct Threads {
-    inner: Arc<Inner>,
-    handles: Mutex<Vec<JoinHandle<()>>>,
-}
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-impl Threads {
-    fn stop(&self) {
-        // Refused if the store has stopped already.
-        let _ = self.inner.queue.push(Item::Stop);
-        let handles = std::mem::take(&mut *self.handles.lock());
-        let own = thread::current().id();
-        for handle in handles {
-            // The last handle may go away inside a callback, which runs on the writer thread; that thread then lets
-            // go of the directory when it ends.
-            if handle.thread().id() == own {
-                return;
-            }
-            if handle.join().is_err() {
-                tracing::error!("a thread of the store panicked");
-            }
-            // The writer, which is first, may have waited for a file made ahead; now nobody does.
-            if let Some(next) = &self.inner.next {
-                next.stop();
-            }
-        }
-        *self.inner.lock.lock() = None;
-    }
 }
 
 impl Log {
@@ -328,7 +293,7 @@ impl Log {
                 deferred: Vec::new(),
             }),
             state: Mutex::new(state),
-            flushed_changed: Condvar::new(),
+            flushed_changed: Condition::new(),
             queue: Queue::default(),
             files: Mutex::new(recovered.files),
             replaced: AtomicU64::new(0),
@@ -340,24 +305,8 @@ impl Log {
         for damage in &report.sealed_damage {
             inner.suspects.add(damage.segment);
         }
-        let threads = Arc::new(Threads {
-            inner: inner.clone(),
-            handles: Mutex::default(),
-        });
         let writer = Writer::new(inner.clone(), current, recovered.vote, recovered.marks);
-        threads.spawn("scribe-log", move || writer.run())?;
-        if inner.next.is_some() {
-            let inner = inner.clone();
-            threads.spawn("scribe-log-next", move || {
-                if let Some(next) = &inner.next {
-                    let length = inner.options.segment_bytes_max;
-                    let poison = |error: io::Error| {
-                        inner.poison(&format!("allocate next.seg: {error}"));
-                    };
-                    next.run(&*inner.disk, &inner.log_dir, length, poison);
-                }
-            })?;
-        }
+        let threads = Arc::new(Threads::start(inner.clone(), writer)?);
         Ok((Self { inner, threads }, report))
     }
 
@@ -722,15 +671,6 @@ impl Log {
     /// Counters since the log was opened.
     pub fn stats(&self) -> LogStats {
         self.inner.counters.read()
-    }
-}
-
-impl Threads {
-    fn spawn(&self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), StoreError> {
-        let handle = thread::Builder::new().name(name.into()).spawn(run);
-        let handle = handle.context("start a thread for", &self.inner.log_dir)?;
-        self.handles.lock().push(handle);
-        Ok(())
     }
 }
 

@@ -42,12 +42,14 @@ pub mod sim_disk;
 mod staging;
 mod state;
 mod switch;
+mod threads;
 mod tiles;
 pub mod tree;
 pub mod view;
 pub mod vote;
 mod walk;
 pub mod watermarks;
+mod worker;
 mod writer;
 
 #[cfg(test)]

@@ -8,10 +8,13 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use super::disk::{Disk, DiskFile, Open};
 use super::segment::NEXT_NAME;
+use super::worker::Condition;
+#[cfg(feature = "simulation")]
+use super::worker::Step;
 
 #[derive(Debug)]
 enum Stage {
@@ -31,14 +34,14 @@ enum Stage {
 #[derive(Debug)]
 pub(crate) struct NextSegment {
     stage: Mutex<Stage>,
-    changed: Condvar,
+    changed: Condition,
 }
 
 impl NextSegment {
     pub(crate) fn new() -> Self {
         Self {
             stage: Mutex::new(Stage::Wanted),
-            changed: Condvar::new(),
+            changed: Condition::new(),
         }
     }
 
@@ -75,6 +78,7 @@ impl NextSegment {
 
     /// Makes files until stopped. A full disk is no failure: the writer finds out when it has nowhere to write, and
     /// the sequencer refuses writes long before. Any other error is passed to `poison`.
+    #[cfg(not(feature = "simulation"))]
     pub(crate) fn run(
         &self,
         disk: &dyn Disk,
@@ -91,28 +95,63 @@ impl NextSegment {
                     _ => self.changed.wait(&mut stage),
                 }
             }
-            *stage = Stage::Making;
             drop(stage);
-            let made = make(disk, log_dir, length);
+            self.make_one(disk, log_dir, length, &poison);
+        }
+    }
+
+    /// Makes a file if one is wanted.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn step(
+        &self,
+        disk: &dyn Disk,
+        log_dir: &Path,
+        length: u64,
+        poison: impl Fn(io::Error),
+    ) -> Step {
+        match *self.stage.lock() {
+            Stage::Wanted => {}
+            Stage::Stopped => return Step::Ended,
+            _ => return Step::Idle,
+        }
+        self.make_one(disk, log_dir, length, &poison);
+        Step::Done
+    }
+
+    /// What rings when a file is wanted, and is waited for by who takes it.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn condition(&self) -> &Condition {
+        &self.changed
+    }
+
+    fn make_one(&self, disk: &dyn Disk, log_dir: &Path, length: u64, poison: &dyn Fn(io::Error)) {
+        {
             let mut stage = self.stage.lock();
-            let mut failed = None;
-            if matches!(*stage, Stage::Making) {
-                *stage = match made {
-                    Ok(file) => Stage::Ready(file),
-                    Err(error) => {
-                        failed = Some(error);
-                        Stage::Idle
-                    }
-                };
-                self.changed.notify_all();
+            // It may have been stopped just now.
+            if !matches!(*stage, Stage::Wanted) {
+                return;
             }
-            drop(stage);
-            if let Some(error) = failed {
-                if is_full(&error) {
-                    tracing::warn!(%error, "no space to allocate the next segment ahead");
-                } else {
-                    poison(error);
+            *stage = Stage::Making;
+        }
+        let made = make(disk, log_dir, length);
+        let mut stage = self.stage.lock();
+        let mut failed = None;
+        if matches!(*stage, Stage::Making) {
+            *stage = match made {
+                Ok(file) => Stage::Ready(file),
+                Err(error) => {
+                    failed = Some(error);
+                    Stage::Idle
                 }
+            };
+            self.changed.notify_all();
+        }
+        drop(stage);
+        if let Some(error) = failed {
+            if is_full(&error) {
+                tracing::warn!(%error, "no space to allocate the next segment ahead");
+            } else {
+                poison(error);
             }
         }
     }

@@ -30,6 +30,7 @@ use super::vote::VoteFile;
 use super::watermarks::{WATERMARKS_NAME, WatermarksFile};
 use crate::hex::hex;
 use crate::limits::MIB;
+use crate::planted;
 
 /// Directory of the segments, within the data directory.
 pub const LOG_DIR: &str = "log";
@@ -160,7 +161,14 @@ pub(crate) fn recover(
 
     // The last frame that was ever known to be durable. The file may say too little, never too much.
     let known = marks.marks().known();
-    let short = known.map(|id| id.index) > scan.last.map(|id| id.index);
+    let mut short = known.map(|id| id.index) > scan.last.map(|id| id.index);
+    // planted
+    if planted::has("cut-at-first-bad-checksum")
+        && let Some(stop) = &mut scan.stop
+    {
+        stop.end = End::Torn;
+        short = false;
+    }
     let mut damage = None;
     if let Some(stop) = &scan.stop {
         let problem = match &stop.end {
@@ -221,6 +229,7 @@ pub(crate) fn recover(
         marks.sync()?;
     }
     let (cut_bytes, removed) = scan.cut()?;
+    scan.write_again(known)?;
     for file in scan.files.values() {
         file.sync_all().context("sync", &log_dir)?;
     }
@@ -810,9 +819,49 @@ impl Scan<'_> {
         };
         if stop.end != End::Clean && kept.is_some_and(|(path, _)| path == stop.path) {
             // A crash here leaves some sectors zeroed and others not: still a torn tail, cut again.
-            cut_bytes += zero_behind(&**file, &stop.path, stop.offset)?;
+            // planted
+            if !planted::has("recovery-keeps-torn-group") {
+                cut_bytes += zero_behind(&**file, &stop.path, stop.offset)?;
+            }
         }
         Ok((cut_bytes, removed))
+    }
+}
+
+impl Scan<'_> {
+    /// Writes the frames behind `known`, the last that was ever known to be on disk, where they are.
+    ///
+    /// A process before this one may have ended because a sync had failed. Then the system takes what is in its cache for
+    /// written: the frames can be read, no sync makes them durable any more, and the next power cut leaves a hole in their
+    /// place, in front of frames that were acknowledged. The same bytes: a crash in here changes none.
+    fn write_again(&self, known: Option<LogId>) -> Result<(), StoreError> {
+        for open in &self.open {
+            let known_here =
+                known.map_or(0, |known| (known.index.0 + 1).saturating_sub(open.first.0));
+            let (Some(first), Some(file)) = (
+                open.frames.get(known_here as usize),
+                self.files.get(&open.number),
+            ) else {
+                continue;
+            };
+            let path = file_path(self.log_dir, open.first);
+            // The header is written with the first frame.
+            let mut at = if known_here == 0 {
+                0
+            } else {
+                u64::from(first.offset)
+            };
+            let end = u64::from(open.end());
+            let mut piece = vec![0; MIB.min((end - at) as usize)];
+            while at < end {
+                let length = piece.len().min((end - at) as usize);
+                let piece = &mut piece[..length];
+                file.read_exact_at(piece, at).context("read", &path)?;
+                file.write_all_at(piece, at).context("write", &path)?;
+                at += length as u64;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -6,9 +6,11 @@
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+#[cfg(not(feature = "simulation"))]
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+#[cfg(not(feature = "simulation"))]
 use parking_lot::{Condvar, Mutex};
 use scribe_proof::tree::TreeBuilder;
 
@@ -64,16 +66,22 @@ pub enum Scrubbed {
 /// The running scrubber; it stops when this is dropped.
 #[derive(Debug)]
 pub struct Scrubber {
+    #[cfg(not(feature = "simulation"))]
     stop: Arc<Stop>,
+    #[cfg(not(feature = "simulation"))]
     thread: Option<JoinHandle<()>>,
+    #[cfg(feature = "simulation")]
+    task: tokio::task::JoinHandle<()>,
 }
 
+#[cfg(not(feature = "simulation"))]
 #[derive(Debug, Default)]
 struct Stop {
     stopped: Mutex<bool>,
     changed: Condvar,
 }
 
+#[cfg(not(feature = "simulation"))]
 impl Stop {
     /// Waits; `true` when it is time to stop.
     fn wait(&self, time: Duration) -> bool {
@@ -88,6 +96,7 @@ impl Stop {
     }
 }
 
+#[cfg(not(feature = "simulation"))]
 impl Drop for Scrubber {
     fn drop(&mut self) {
         *self.stop.stopped.lock() = true;
@@ -95,6 +104,13 @@ impl Drop for Scrubber {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(feature = "simulation")]
+impl Drop for Scrubber {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 
@@ -121,74 +137,81 @@ impl Store {
         options: ScrubOptions,
         mut report: impl FnMut(Scrubbed) + Send + 'static,
     ) -> io::Result<Scrubber> {
-        let stop = Arc::new(Stop::default());
-        let store = Arc::downgrade(&self.0);
-        let thread = thread::Builder::new().name("scrubber".into()).spawn({
-            let stop = stop.clone();
-            move || scrub_rounds(&store, options, &stop, &mut report)
-        })?;
+        let mut rounds = Rounds::new(Arc::downgrade(&self.0), options);
+        #[cfg(not(feature = "simulation"))]
+        {
+            let stop = Arc::new(Stop::default());
+            let thread = thread::Builder::new().name("scrubber".into()).spawn({
+                let stop = stop.clone();
+                move || {
+                    while let Some(rest) = rounds.next(&mut report)
+                        && !stop.wait(rest)
+                    {}
+                }
+            })?;
+            Ok(Scrubber {
+                stop,
+                thread: Some(thread),
+            })
+        }
+        #[cfg(feature = "simulation")]
         Ok(Scrubber {
-            stop,
-            thread: Some(thread),
+            task: tokio::spawn(async move {
+                while let Some(rest) = rounds.next(&mut report) {
+                    tokio::time::sleep(rest).await;
+                }
+            }),
         })
     }
 }
 
-fn scrub_rounds(
-    store: &Weak<Inner>,
+/// Where the scrubber is.
+struct Rounds {
+    store: Weak<Inner>,
     options: ScrubOptions,
-    stop: &Stop,
-    report: &mut dyn FnMut(Scrubbed),
-) {
-    loop {
-        let round = Instant::now();
-        let mut number = 0;
-        loop {
-            let started = Instant::now();
-            // Held for one segment only, so that a dropped store ends the scrubber.
-            let Some(inner) = store.upgrade() else {
-                return;
-            };
-            if inner.stopping.load(Ordering::Acquire) {
-                return;
-            }
-            let bytes = match inner.scrub_segment(number) {
-                Ok(None) => break,
-                Ok(Some(bytes)) => {
-                    report(Scrubbed::Good {
-                        segment: number,
-                        bytes,
-                    });
-                    bytes
-                }
-                Err(CheckError::Damage(damage)) => {
-                    inner.log.suspects().add(number);
-                    report(Scrubbed::Damaged {
-                        segment: number,
-                        damage,
-                    });
-                    0
-                }
-                Err(CheckError::Io(error)) => {
-                    inner.log.suspects().add(number);
-                    report(Scrubbed::Unreadable {
-                        segment: number,
-                        error,
-                    });
-                    0
-                }
-            };
-            drop(inner);
-            let due =
-                Duration::from_secs_f64(bytes as f64 / options.bytes_per_second.max(1) as f64);
-            if stop.wait(due.saturating_sub(started.elapsed())) {
-                return;
-            }
-            number += 1;
+    /// The segment it looks at next.
+    number: u32,
+    round: Instant,
+}
+
+impl Rounds {
+    fn new(store: Weak<Inner>, options: ScrubOptions) -> Self {
+        Self {
+            store,
+            options,
+            number: 0,
+            round: Instant::now(),
         }
-        if stop.wait(options.round_interval.saturating_sub(round.elapsed())) {
-            return;
+    }
+
+    /// Looks at one segment; how long to rest then, `None` once the store is gone.
+    fn next(&mut self, report: &mut impl FnMut(Scrubbed)) -> Option<Duration> {
+        let started = Instant::now();
+        // Held for one segment only, so that a dropped store ends the scrubber.
+        let inner = self.store.upgrade()?;
+        if inner.stopping.load(Ordering::Acquire) {
+            return None;
         }
+        let segment = self.number;
+        let (bytes, scrubbed) = match inner.scrub_segment(segment) {
+            Ok(None) => {
+                let rest = self.options.round_interval;
+                let rest = rest.saturating_sub(self.round.elapsed());
+                self.number = 0;
+                self.round = started + rest;
+                return Some(rest);
+            }
+            Ok(Some(bytes)) => (bytes, Scrubbed::Good { segment, bytes }),
+            Err(CheckError::Damage(damage)) => (0, Scrubbed::Damaged { segment, damage }),
+            Err(CheckError::Io(error)) => (0, Scrubbed::Unreadable { segment, error }),
+        };
+        if !matches!(scrubbed, Scrubbed::Good { .. }) {
+            inner.log.suspects().add(segment);
+        }
+        report(scrubbed);
+        self.number += 1;
+        let due = bytes as f64 / self.options.bytes_per_second.max(1) as f64;
+        Some(Duration::from_secs_f64(due).saturating_sub(started.elapsed()))
     }
 }
 

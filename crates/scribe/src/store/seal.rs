@@ -12,9 +12,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::sync::{Arc, Weak};
+#[cfg(not(feature = "simulation"))]
 use std::thread::{self, JoinHandle};
 
 use scribe_proof::hash::Hash;
+#[cfg(feature = "simulation")]
+use tokio::{sync::Notify, task::JoinHandle};
 
 use super::Inner;
 use super::index::{IndexedSegment, SegmentBatch};
@@ -39,29 +42,75 @@ pub(crate) struct SealJob {
 pub(crate) struct Sealer {
     jobs: mpsc::Sender<SealJob>,
     thread: JoinHandle<()>,
+    #[cfg(feature = "simulation")]
+    bell: Arc<Notify>,
 }
 
+/// Seals one segment on behalf of whoever has the jobs; `false` at the end. It holds the store only meanwhile, so that a
+/// dropped store ends the sealer.
+fn seal_next(store: &Weak<Inner>, job: SealJob) -> bool {
+    let Some(store) = store.upgrade() else {
+        return false;
+    };
+    if store.stopping.load(Ordering::Acquire) {
+        return false;
+    }
+    // The index database asserts some of its rules: a panic must stop the store, not just this thread, or apply would
+    // wait for room for ever.
+    let went_on = catch_unwind(AssertUnwindSafe(|| store.run(job)));
+    if went_on.is_err() {
+        store.fail(&"the sealer panicked");
+    }
+    went_on.unwrap_or(false)
+}
+
+#[cfg(feature = "simulation")]
 impl Sealer {
-    /// Starts the thread. It holds the store only while it seals, so that a dropped store ends it.
+    /// Starts the task of the runtime this is called in.
+    pub(crate) fn start(store: Weak<Inner>) -> io::Result<Self> {
+        use super::worker::{self, Step};
+        let (jobs, queue) = mpsc::channel::<SealJob>();
+        let bell = Arc::new(Notify::new());
+        let disk = store
+            .upgrade()
+            .map(|store| store.log.inner.disk.clone())
+            .ok_or_else(|| io::Error::other("the store is gone"))?;
+        let queue = parking_lot::Mutex::new(queue);
+        let thread = worker::start(disk, Arc::clone(&bell), move || {
+            let job = match queue.lock().try_recv() {
+                Ok(job) => job,
+                Err(mpsc::TryRecvError::Empty) => return Step::Idle,
+                Err(mpsc::TryRecvError::Disconnected) => return Step::Ended,
+            };
+            match seal_next(&store, job) {
+                true => Step::Done,
+                false => Step::Ended,
+            }
+        });
+        Ok(Self { jobs, thread, bell })
+    }
+
+    pub(crate) fn hand(&self, job: SealJob) {
+        // An error says that the task ended after a failure, which the store remembers.
+        let _ = self.jobs.send(job);
+        self.bell.notify_one();
+    }
+
+    pub(crate) fn join(self) {
+        self.thread.abort();
+    }
+}
+
+#[cfg(not(feature = "simulation"))]
+impl Sealer {
+    /// Starts the thread.
     pub(crate) fn start(store: Weak<Inner>) -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel::<SealJob>();
         let thread = thread::Builder::new()
             .name("sealer".into())
             .spawn(move || {
                 while let Ok(job) = queue.recv() {
-                    let Some(store) = store.upgrade() else {
-                        return;
-                    };
-                    if store.stopping.load(Ordering::Acquire) {
-                        return;
-                    }
-                    // The index database asserts some of its rules: a panic must stop the store, not just this
-                    // thread, or apply would wait for room for ever.
-                    let went_on = catch_unwind(AssertUnwindSafe(|| store.run(job)));
-                    if went_on.is_err() {
-                        store.fail(&"the sealer panicked");
-                    }
-                    if !went_on.unwrap_or(false) {
+                    if !seal_next(&store, job) {
                         return;
                     }
                 }

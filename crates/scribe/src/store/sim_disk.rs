@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -76,6 +77,15 @@ struct World {
     faults: Vec<(Vec<DiskOperation>, u64, DiskFault)>,
     capacity: Option<u64>,
     ignore_syncs: bool,
+    latency: Option<Latency>,
+}
+
+/// How long an operation takes, and what decides it.
+#[derive(Debug, Clone)]
+struct Latency {
+    least: Duration,
+    most: Duration,
+    random: Random,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -143,6 +153,7 @@ impl SimDisk {
         }
         let mut image = World {
             capacity: world.capacity,
+            latency: world.latency.clone(),
             ..World::default()
         };
         image.live.dirs = names.reachable_dirs();
@@ -173,6 +184,7 @@ impl SimDisk {
             durable: world.durable.clone(),
             pending: world.pending.clone(),
             capacity: world.capacity,
+            latency: world.latency.clone(),
             ..World::default()
         };
         Self(Arc::new(Mutex::new(image)))
@@ -188,9 +200,52 @@ impl SimDisk {
         self.0.lock().capacity = bytes;
     }
 
+    /// Bytes all files have.
+    pub fn used_bytes(&self) -> u64 {
+        self.0.lock().used()
+    }
+
+    /// Takes back what [`SimDisk::fail`] and [`SimDisk::crash_at`] asked for and has not happened yet.
+    pub fn forget_faults(&self) {
+        let mut world = self.0.lock();
+        world.faults.clear();
+        if !world.crashed() {
+            world.crash_at = None;
+        }
+    }
+
     /// A disk that lies: syncs of files report success and make nothing durable.
     pub fn ignore_syncs(&self, ignore: bool) {
         self.0.lock().ignore_syncs = ignore;
+    }
+
+    /// From now on everything fails and nothing more becomes durable: the power is gone.
+    pub fn cut_power(&self) {
+        let mut world = self.0.lock();
+        world.crash_at = Some(world.operations);
+    }
+
+    /// How long what is done next takes, from `least` to `most`; `seed` decides. Only a simulated world waits for it.
+    pub fn set_latency(&self, least: Duration, most: Duration, seed: u64) {
+        self.0.lock().latency = Some(Latency {
+            least,
+            most,
+            random: Random(seed),
+        });
+    }
+
+    /// How long the next operation takes.
+    pub fn draw_latency(&self) -> Duration {
+        let mut world = self.0.lock();
+        world.latency.as_mut().map_or(Duration::ZERO, |latency| {
+            let span = latency.most.saturating_sub(latency.least).as_micros() as u64;
+            latency.least + Duration::from_micros(latency.random.below(span + 1))
+        })
+    }
+
+    /// The names of all files, sorted.
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.0.lock().live.files.keys().cloned().collect()
     }
 
     /// Changes one byte of a file, durably: bit rot. Returns whether the file has that byte.
@@ -334,8 +389,13 @@ impl Inode {
     }
 
     fn sync(&mut self) {
-        let dirty = std::mem::take(&mut self.dirty);
-        self.durable = self.merged(dirty.into_iter(), self.live.len());
+        let length = self.live.len();
+        self.durable.resize(length, 0);
+        for sector in std::mem::take(&mut self.dirty) {
+            let start = (sector * SECTOR_LENGTH).min(length);
+            let end = (start + SECTOR_LENGTH).min(length);
+            self.durable[start..end].copy_from_slice(&self.live[start..end]);
+        }
     }
 
     fn survivor(&self, random: &mut Random) -> Vec<u8> {
@@ -488,6 +548,11 @@ impl Disk for SimDisk {
             disk: self.clone(),
             path: path.to_path_buf(),
         }))
+    }
+
+    #[cfg(feature = "simulation")]
+    fn latency(&self) -> Duration {
+        self.draw_latency()
     }
 }
 

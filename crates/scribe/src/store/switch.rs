@@ -108,6 +108,8 @@ impl Log {
         let (sender, outcome) = mpsc::channel();
         let done = Flushed::new(move |result| drop(sender.send(result)));
         inner.queue.push(Item::Install(segments, done))?;
+        #[cfg(feature = "simulation")]
+        while inner.flushed_changed.help() == super::worker::Step::Done {}
         outcome
             .recv()
             .unwrap_or_else(|_| Err(io::Error::other("the writer stopped before the switch")))

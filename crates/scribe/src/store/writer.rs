@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use super::disk::{DiskFile, Open};
 use super::error::StoreError;
@@ -20,6 +20,10 @@ use super::segment::{NEXT_NAME, SealedSegment, SegmentHeader, file_path};
 use super::state::{Cut, Placed};
 use super::vote::VoteFile;
 use super::watermarks::{Watermarks, WatermarksFile};
+use super::worker::Condition;
+#[cfg(feature = "simulation")]
+use super::worker::Step;
+use crate::planted;
 
 /// Parts of a frame up to this many bytes are copied next to each other; longer ones are written from where they are.
 const COPY_LENGTH_MAX: usize = 16 * 1_024;
@@ -81,7 +85,7 @@ pub(crate) struct Queue {
     state: Mutex<QueueState>,
     /// Something came in since the writer last looked; seen without the lock.
     news: AtomicBool,
-    changed: Condvar,
+    changed: Condition,
 }
 
 /// What the writer does next.
@@ -113,7 +117,7 @@ impl Queue {
                 state.stopping = matches!(item, Item::Stop);
                 state.items.push_back(item);
                 self.news.store(true, Ordering::Release);
-                let notify = state.writer_waits;
+                let notify = state.writer_waits || cfg!(feature = "simulation");
                 drop(state);
                 if notify {
                     self.changed.notify_one();
@@ -139,6 +143,19 @@ impl Queue {
             None if state.stopping => Err(poisoned("the store was shut down")),
             None => Ok(()),
         }
+    }
+
+    /// Rings when there is work.
+    #[cfg(feature = "simulation")]
+    pub(super) fn bell(&self) -> Arc<tokio::sync::Notify> {
+        self.changed.bell()
+    }
+
+    /// Whether [`Self::take`] would not wait.
+    #[cfg(feature = "simulation")]
+    fn has_work(&self) -> bool {
+        let state = self.state.lock();
+        state.poison.is_some() || !state.items.is_empty()
     }
 
     /// Takes nothing in any more and fails what waits. The first error is kept.
@@ -253,6 +270,9 @@ pub(crate) struct Writer {
     pub(super) marks: WatermarksFile,
     /// Reused between groups.
     pool: Vec<u8>,
+    /// Whether it has taken its last turn.
+    #[cfg(feature = "simulation")]
+    ended: bool,
 }
 
 /// Makes a panic of the writer an error for everybody who waits, instead of silence.
@@ -293,37 +313,65 @@ impl Writer {
             vote,
             marks,
             pool: Vec::new(),
+            #[cfg(feature = "simulation")]
+            ended: false,
         }
     }
 
+    /// Works until it is stopped.
+    #[cfg(not(feature = "simulation"))]
     pub(crate) fn run(mut self) {
         let _guard = PoisonOnPanic(self.inner.clone());
-        loop {
-            let work = self.inner.queue.take(self.inner.options.group_bytes_max);
-            let outcome = match work {
-                Work::Append(group) => self.append(group),
-                Work::Cut(cut, done) => {
-                    let outcome = self.cut(&cut);
-                    self.finish(outcome, done, |inner| inner.state.lock().cut_done())
-                }
-                Work::Vote(vote, done) => {
-                    let outcome = self.vote.save(vote);
-                    self.finish(outcome, done, |inner| inner.state.lock().vote = Some(vote))
-                }
-                Work::Install(segments, done) => {
-                    let outcome = self.install(&segments);
-                    let outcome =
-                        self.finish(outcome, done, |inner| inner.switch_to_installed(segments));
-                    outcome.and_then(|()| self.write_marks())
-                }
-                Work::Marks => self.write_marks(),
-                Work::Stop => break,
-            };
-            if let Err(error) = outcome {
-                self.inner.poison(&error.to_string());
-                return;
-            }
+        while self.turn() {}
+    }
+
+    /// Does what is next, if there is anything.
+    #[cfg(feature = "simulation")]
+    pub(super) fn step(&mut self) -> Step {
+        let _guard = PoisonOnPanic(self.inner.clone());
+        if self.ended {
+            return Step::Ended;
         }
+        if !self.inner.queue.has_work() {
+            return Step::Idle;
+        }
+        self.ended = !self.turn();
+        Step::Done
+    }
+
+    /// Waits for work and does it; `false` at the end.
+    fn turn(&mut self) -> bool {
+        let work = self.inner.queue.take(self.inner.options.group_bytes_max);
+        let outcome = match work {
+            Work::Append(group) => self.append(group),
+            Work::Cut(cut, done) => {
+                let outcome = self.cut(&cut);
+                self.finish(outcome, done, |inner| inner.state.lock().cut_done())
+            }
+            Work::Vote(vote, done) => {
+                let outcome = self.vote.save(vote);
+                self.finish(outcome, done, |inner| inner.state.lock().vote = Some(vote))
+            }
+            Work::Install(segments, done) => {
+                let outcome = self.install(&segments);
+                let outcome =
+                    self.finish(outcome, done, |inner| inner.switch_to_installed(segments));
+                outcome.and_then(|()| self.write_marks())
+            }
+            Work::Marks => self.write_marks(),
+            Work::Stop => {
+                self.end();
+                return false;
+            }
+        };
+        if let Err(error) = outcome {
+            self.inner.poison(&error.to_string());
+            return false;
+        }
+        true
+    }
+
+    fn end(&mut self) {
         if self.inner.queue.poison().is_none() {
             let outcome = self.write_marks().and_then(|()| self.marks.sync());
             if let Err(error) = outcome {
@@ -386,8 +434,16 @@ impl Writer {
             self.write_run(&*file, run)
                 .map_err(|error| self.error("write", error))?;
             let begun = Instant::now();
-            file.sync_data()
-                .map_err(|error| self.error("sync", error))?;
+            // planted
+            let mut synced = match planted::has("ack-before-sync") {
+                true => Ok(()),
+                false => file.sync_data(),
+            };
+            // planted
+            if synced.is_err() && planted::has("sync-error-retried") {
+                synced = file.sync_data();
+            }
+            synced.map_err(|error| self.error("sync", error))?;
             self.inner
                 .counters
                 .synced(begun.elapsed().as_micros() as u64);
@@ -476,8 +532,11 @@ impl Writer {
                 .open(&path, Open::CREATE_NEW)
                 .map_err(|e| io_error("create", e))?,
         };
-        disk.sync_dir(&inner.log_dir)
-            .map_err(|e| io_error("sync", e))?;
+        // planted
+        if !planted::has("directory-not-synced") {
+            disk.sync_dir(&inner.log_dir)
+                .map_err(|e| io_error("sync", e))?;
+        }
         inner.files.lock().insert(header.number, file.clone());
         if let Some(next) = &inner.next {
             next.want();
@@ -526,7 +585,11 @@ impl Writer {
                 }
                 let zero = |file: &Arc<dyn DiskFile>| {
                     file.zero_range(u64::from(from), zero_end - u64::from(from))?;
-                    file.sync_all()
+                    // planted
+                    match planted::has("cut-not-durable") {
+                        true => Ok(()),
+                        false => file.sync_all(),
+                    }
                 };
                 zero(file).map_err(|error| self.error("cut", error))?;
                 end = from;

@@ -68,6 +68,7 @@ fn store_options() -> StoreOptions {
             tile_bytes: 4_096,
             proof_bytes: 4_096,
         },
+        restore: None,
     }
 }
 
@@ -519,7 +520,7 @@ pub(crate) fn staged_segment(data: &[u8]) {
         &file,
         wanted,
         previous,
-        &mut builder,
+        Some(&mut builder),
         Path::new("incoming"),
         &mut |at, of| {
             assert!(done <= at && at <= of && of == length, "{at} of {of}");

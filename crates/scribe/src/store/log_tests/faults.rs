@@ -147,3 +147,28 @@ fn the_last_handle_may_go_in_a_callback() {
     drop(log);
     waiting.wait().unwrap();
 }
+
+#[test]
+fn frames_whose_sync_failed_are_durable_once_the_next_process_has_read_them() {
+    // In the middle of a segment, and at its beginning with the header.
+    for (before, length) in [(1, 10), (0, 10), (4, 2_000)] {
+        let disk = SimDisk::new();
+        let (log, _) = open(&disk, small(false)).unwrap();
+        append(&log, (0..before).map(|i| frame(1, i, 900)).collect()).unwrap();
+        disk.fail(&[DiskOperation::Sync], 0, DiskFault::Io);
+        append(&log, vec![frame(1, before, length)]).unwrap_err();
+        drop(log);
+        // The process ends, and the next one finds the frame in the system's cache. It takes it for its own, as it would
+        // after a kill, and others count on that.
+        let disk = disk.kill();
+        let (log, recovered) = open(&disk, small(false)).unwrap();
+        assert_eq!(recovered.last, Some(LogId::new(1, before)));
+        append(&log, vec![frame(1, before + 1, 10)]).unwrap();
+        let frames = read_all(&log);
+        drop(log);
+        for seed in 0..30 {
+            let (log, _) = open(&disk.crash(seed), small(false)).unwrap();
+            assert_eq!(read_all(&log), frames, "{before} before, seed {seed}");
+        }
+    }
+}

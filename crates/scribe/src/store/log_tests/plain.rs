@@ -292,7 +292,10 @@ fn a_manifest_that_lost_records_of_what_was_purged_is_made_again() {
     let segment = file_path(&Path::new(DIR).join("log"), LogIndex(0));
     assert!(disk.flip(&segment, first.body_length + 20, 4));
     let error = open(&disk, small(true)).unwrap_err().to_string();
-    assert!(error.contains("MANIFEST") && error.contains("purged"), "{error}");
+    assert!(
+        error.contains("MANIFEST") && error.contains("purged"),
+        "{error}"
+    );
 }
 
 #[test]

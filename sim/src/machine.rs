@@ -1,0 +1,242 @@
+//! One simulated machine: its disk, its clock, its key directory, and the process that runs on it, a whole node.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use scribe::consensus::ConsensusOptions;
+use scribe::node::{Node, NodeOptions};
+use scribe::peer::PeerTimeouts;
+use scribe::store::index::IndexKind;
+use scribe::store::sim_disk::SimDisk;
+use scribe::world::{Clock, Entropy, World};
+use tokio::sync::mpsc;
+
+use crate::chance::Chance;
+use crate::options::Options;
+use crate::requests::{self, Request};
+use crate::trace::Trace;
+
+/// Port between nodes.
+const RAFT_PORT: u16 = 9_001;
+/// What the clocks of the world say at its beginning: 2026-11-26T00:00:00Z.
+const EPOCH_MS: u64 = 1_795_651_200_000;
+
+/// A wall clock: simulated time, plus what this machine is off by.
+#[derive(Debug)]
+pub struct SimClock {
+    world_ms: Arc<AtomicU64>,
+    off_ms: AtomicI64,
+}
+
+impl SimClock {
+    /// Jumps.
+    pub fn jump(&self, ms: i64) {
+        self.off_ms.fetch_add(ms, Ordering::Relaxed);
+    }
+}
+
+impl Clock for SimClock {
+    fn now_ms(&self) -> u64 {
+        (EPOCH_MS + self.world_ms.load(Ordering::Relaxed))
+            .saturating_add_signed(self.off_ms.load(Ordering::Relaxed))
+    }
+}
+
+/// Random bytes that follow the seed.
+#[derive(Debug)]
+struct SimEntropy(Mutex<Chance>);
+
+impl Entropy for SimEntropy {
+    fn fill(&self, out: &mut [u8]) {
+        let mut chance = self.0.lock();
+        for chunk in out.chunks_mut(8) {
+            let bytes = chance.next().to_le_bytes();
+            chunk.copy_from_slice(&bytes[..chunk.len()]);
+        }
+    }
+}
+
+/// The world of whoever makes the cluster, before any machine runs.
+pub fn outside(seed: u64, world_ms: Arc<AtomicU64>) -> World {
+    let clock = SimClock {
+        world_ms,
+        off_ms: AtomicI64::new(0),
+    };
+    let entropy = SimEntropy(Mutex::new(Chance::new(seed, "outside")));
+    World::new(Arc::new(clock), Arc::new(entropy))
+}
+
+/// What a process is doing.
+#[derive(Debug, Default)]
+pub enum Process {
+    /// There is none.
+    #[default]
+    Down,
+    /// It starts: recovery, mostly.
+    Starting,
+    /// It serves.
+    Up(Box<Node>, mpsc::UnboundedSender<Request>),
+    /// It has ended by itself, or did not start: why.
+    Ended(String),
+}
+
+/// One machine.
+#[derive(Debug)]
+pub struct Machine {
+    /// Its node's id.
+    pub id: u64,
+    /// Its name in the network.
+    pub name: String,
+    /// Its clock.
+    pub clock: Arc<SimClock>,
+    /// Its disk as the process sees it.
+    pub disk: Mutex<SimDisk>,
+    /// The process.
+    pub process: Mutex<Process>,
+    /// Whether bits of its files were flipped: it may refuse to start, and may refuse to serve what is damaged.
+    pub rotten: AtomicBool,
+    options: NodeOptions,
+    trace: Trace,
+}
+
+impl Machine {
+    /// A machine that was never started.
+    pub fn new(
+        id: u64,
+        options: &Options,
+        key_dir: PathBuf,
+        world_ms: Arc<AtomicU64>,
+        trace: Trace,
+    ) -> Self {
+        let mut chance = Chance::new(options.seed, &format!("machine {id}"));
+        let off = chance.between(0..=2 * options.skew_ms_max) as i64 - options.skew_ms_max as i64;
+        let clock = Arc::new(SimClock {
+            world_ms,
+            off_ms: AtomicI64::new(off),
+        });
+        let entropy = SimEntropy(Mutex::new(Chance::new(chance.next(), "entropy")));
+        let disk = SimDisk::new();
+        set_speed(&disk, options.disk_us_max, chance.next());
+        let name = name(id);
+        let options = NodeOptions {
+            data_dir: "/data".into(),
+            key_dir,
+            raft_addr: address(id),
+            raft_listen: format!("0.0.0.0:{RAFT_PORT}"),
+            raft_plaintext: true,
+            peer_timeouts: PeerTimeouts {
+                ping_ms: 2_000,
+                backoff_max_ms: 1_000,
+                ..PeerTimeouts::default()
+            },
+            http_addr: format!("{name}:8001"),
+            publish_interval_ms: options.publish_interval_ms,
+            segment_bytes_max: options.segment_bytes_max,
+            segment_leaves_max: options.segment_leaves_max,
+            disk_reserve_bytes: 64 * 1_024,
+            consensus: ConsensusOptions {
+                heartbeat_interval_ms: 100,
+                election_timeout_min_ms: 400,
+                election_timeout_max_ms: 800,
+                ..ConsensusOptions::default()
+            },
+            world: World::new(clock.clone(), Arc::new(entropy)),
+            ..NodeOptions::default()
+        };
+        Self {
+            id,
+            name,
+            clock,
+            disk: Mutex::new(disk),
+            process: Mutex::default(),
+            rotten: AtomicBool::new(false),
+            options,
+            trace,
+        }
+    }
+
+    /// What runs on it, from the start of the process to its end.
+    pub async fn run(self: Arc<Self>) -> turmoil::Result {
+        let disk = self.disk.lock().clone();
+        *self.process.lock() = Process::Starting;
+        self.trace.line(format_args!("{} starts", self.name));
+        let started = Node::start_on(self.options.clone(), Arc::new(disk), IndexKind::Memory).await;
+        let node = match started {
+            Ok(node) => node,
+            Err(error) => return self.end(format!("does not start: {error}")).await,
+        };
+        let health = node.health();
+        self.trace.line(format_args!(
+            "{} is up: tree size {}, last log index {:?}, term {}",
+            self.name,
+            node.applied_size(),
+            health.last_log_index,
+            health.current_term
+        ));
+        let (sender, mut receiver) = mpsc::unbounded_channel();
+        *self.process.lock() = Process::Up(Box::new(node.clone()), sender);
+        let mut fatal = std::pin::pin!(node.fatal());
+        loop {
+            tokio::select! {
+                biased;
+                reason = &mut fatal => return self.end(format!("stops: {reason}")).await,
+                request = receiver.recv() => match request {
+                    Some(request) => drop(tokio::spawn(requests::serve(node.clone(), request))),
+                    None => return Ok(()),
+                },
+            }
+        }
+    }
+
+    /// The process ends by itself. Its tasks go on until the world takes them away, at its next step.
+    async fn end(&self, reason: String) -> turmoil::Result {
+        self.trace.line(format_args!("{} {reason}", self.name));
+        *self.process.lock() = Process::Ended(reason);
+        std::future::pending().await
+    }
+
+    /// The node, if it serves.
+    pub fn node(&self) -> Option<Node> {
+        match &*self.process.lock() {
+            Process::Up(node, _) => Some((**node).clone()),
+            _ => None,
+        }
+    }
+
+    /// Where requests go, if it serves.
+    pub fn door(&self) -> Option<mpsc::UnboundedSender<Request>> {
+        match &*self.process.lock() {
+            Process::Up(_, sender) => Some(sender.clone()),
+            _ => None,
+        }
+    }
+
+    /// Whether there is no process.
+    pub fn is_down(&self) -> bool {
+        matches!(*self.process.lock(), Process::Down)
+    }
+
+    /// Whether the process has ended by itself.
+    pub fn has_ended(&self) -> bool {
+        matches!(*self.process.lock(), Process::Ended(_))
+    }
+}
+
+/// Name of a machine in the network.
+pub fn name(id: u64) -> String {
+    format!("n{id}")
+}
+
+/// Where other nodes reach a node.
+pub fn address(id: u64) -> String {
+    format!("{}:{RAFT_PORT}", name(id))
+}
+
+/// How long disk operations take.
+pub fn set_speed(disk: &SimDisk, us_max: u64, seed: u64) {
+    let most = Duration::from_micros(us_max);
+    disk.set_latency(most / 20, most, seed);
+}
