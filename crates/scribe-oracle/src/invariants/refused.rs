@@ -5,6 +5,7 @@
 //! index. In the end: a transaction of unknown outcome is there as a whole, in one piece, or not at all.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use crate::book::{Book, Content, KeyId, WriteId};
 use crate::entries::Entries;
@@ -28,7 +29,7 @@ struct Uses {
 pub(crate) struct Refused {
     contents: HashMap<Content, Uses>,
     /// The index each idempotency key was first acknowledged at.
-    outcomes: HashMap<String, (u64, OperationId)>,
+    outcomes: HashMap<Arc<str>, (u64, OperationId)>,
 }
 
 impl Refused {
@@ -121,7 +122,7 @@ impl Refused {
         let index = first.index.get();
         let (known, by) = *self
             .outcomes
-            .entry(key.clone())
+            .entry(Arc::clone(key))
             .or_insert((index, operation));
         if known != index {
             let evidence = format!(

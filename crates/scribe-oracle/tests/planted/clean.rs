@@ -116,3 +116,10 @@ fn a_ledger_without_values_is_the_callers_fault() {
     run.ledger[0].value = None;
     let _ = run.finish();
 }
+
+#[test]
+fn many_threads_may_share_a_judge() {
+    fn is_send<T: Send>() {}
+    is_send::<Judge>();
+    is_send::<Violation>();
+}
