@@ -9,6 +9,8 @@ use crate::trouble::{Result, Trouble, harness, violation};
 
 /// Directories, namespaces and mounts of a run begin so, followed by the id of its process.
 pub const PREFIX: &str = "scribe-torture";
+/// Marks a directory that is left on purpose.
+const KEPT: &str = "kept";
 /// How often a condition is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -97,9 +99,10 @@ impl Workshop {
         &self.path
     }
 
-    /// Leaves it there for somebody to look at.
+    /// Leaves it there for somebody to look at, also when the next run clears up.
     pub fn keep(&mut self) {
         self.keep = true;
+        let _ = std::fs::write(self.path.join(KEPT), "");
     }
 }
 
@@ -124,8 +127,7 @@ fn unmount_below(directory: &Path) {
     }
 }
 
-/// Clears away mounts and directories of runs whose process is gone. Those that were kept on purpose have no mounts,
-/// and a file that says so.
+/// Clears away mounts and directories of runs whose process is gone, but no directory that was left on purpose.
 fn sweep(parent: &Path) {
     let Ok(entries) = std::fs::read_dir(parent) else {
         return;
@@ -137,6 +139,9 @@ fn sweep(parent: &Path) {
             .and_then(|rest| rest.strip_prefix('-'));
         if owner.is_some_and(is_dead) {
             unmount_below(&entry.path());
+            if !entry.path().join(KEPT).exists() {
+                let _ = std::fs::remove_dir_all(entry.path());
+            }
         }
     }
 }

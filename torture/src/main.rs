@@ -228,9 +228,12 @@ where
             .enable_all()
             .build()?;
         runtime.block_on(async {
+            use tokio::signal::unix::{SignalKind, signal};
+            let mut told = signal(SignalKind::terminate())?;
             tokio::select! {
                 ended = what(bench) => ended,
                 _ = tokio::signal::ctrl_c() => Err(Trouble::Harness("interrupted".into())),
+                _ = told.recv() => Err(Trouble::Harness("told to end".into())),
             }
         })
     });

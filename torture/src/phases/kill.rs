@@ -8,7 +8,7 @@ use crate::trouble::Result;
 use crate::world::World;
 
 /// The load before a kill, in writes.
-const WRITES_MAX: u64 = 4_000;
+const WRITES_MAX: u64 = 6_000;
 
 /// Who is killed, in turn.
 const VICTIMS: [&str; 6] = [
