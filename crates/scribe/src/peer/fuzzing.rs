@@ -11,7 +11,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::frame::{
-    Activity, ERROR_BODY_MAX, FrameError, FrameReader, HEADER_LENGTH, Header, Role, Totals,
+    Activity, ERROR_BODY_MAX, FrameError, FrameReader, HEADER_LENGTH, Totals,
     parse_error, put_error,
 };
 use super::hello::{HELLO_LENGTH_MAX, Hello};
@@ -184,6 +184,7 @@ pub(crate) fn certificate(data: &[u8]) {
 #[cfg(test)]
 pub(crate) fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     use super::Lane;
+    use super::frame::{Header, Role};
 
     let mut made = Vec::new();
     let mut add = |target, name, bytes: &[u8]| made.push((target, name, bytes.to_vec()));
