@@ -59,6 +59,19 @@ fuzz target="all" seconds="600":
 audit-flips flips="10000":
     SCRIBE_AUDIT_FLIPS={{flips}} cargo test -p scribe --test it audit_flips -- --nocapture
 
+# Whole clusters in a simulated world, each from one seed: faults, then none, and a judge (docs/simulation.md)
+sim *arguments="many --seeds 1000 --jobs 2":
+    cd sim && cargo build --locked && target/debug/scribe-sim {{arguments}}
+
+# The bugs put in on purpose, woken one by one in the simulated world: each must be found
+planted *arguments="--seeds 200":
+    cd sim && cargo run --locked --features planted-bugs -- planted {{arguments}}
+
+# The real binary under kills, power cuts, partitions, full and failing disks, damage (root; torture/README.md)
+torture *arguments="run --lane short":
+    cargo build --release -p scribe -p scribe-torture
+    target/release/scribe-torture {{arguments}} --bin target/release/scribe
+
 # Documentation of the three crates, opened in a browser
 docs:
     cargo doc --workspace --no-deps --open
