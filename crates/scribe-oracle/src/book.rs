@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use scribe_proof::{Hash, LeafIndex, LeafKind};
 
@@ -103,7 +104,7 @@ pub(crate) struct WriteId(pub(crate) usize);
 #[derive(Debug)]
 pub(crate) struct Write {
     pub(crate) steps: Vec<Step>,
-    pub(crate) idempotency_key: Option<String>,
+    pub(crate) idempotency_key: Option<Arc<str>>,
     /// In the order they began.
     pub(crate) attempts: Vec<OperationId>,
     /// Attempts that may have appended it, or may yet: not returned, or of unknown outcome.
@@ -182,7 +183,7 @@ pub(crate) struct Book {
     pub(crate) keys: Keys,
     pub(crate) operations: Vec<Operation>,
     pub(crate) writes: Vec<Write>,
-    by_idempotency_key: HashMap<String, WriteId>,
+    by_idempotency_key: HashMap<Arc<str>, WriteId>,
 }
 
 impl Book {
@@ -229,21 +230,22 @@ impl Book {
                         condition: step.condition,
                     })
                     .collect();
-                let known = write.idempotency_key.as_ref().and_then(|key| {
+                let idempotency_key = write.idempotency_key.map(Arc::<str>::from);
+                let known = idempotency_key.as_ref().and_then(|key| {
                     let known = *self.by_idempotency_key.get(key)?;
                     // Another write under a key that was used is refused by the ledger; here it is a write of its own.
                     (self.write(known).steps == steps).then_some(known)
                 });
                 let write = known.unwrap_or_else(|| {
                     let write_id = WriteId(self.writes.len());
-                    if let Some(key) = &write.idempotency_key {
+                    if let Some(key) = &idempotency_key {
                         self.by_idempotency_key
-                            .entry(key.clone())
+                            .entry(Arc::clone(key))
                             .or_insert(write_id);
                     }
                     self.writes.push(Write {
                         steps,
-                        idempotency_key: write.idempotency_key,
+                        idempotency_key,
                         attempts: Vec::new(),
                         open: 0,
                         acknowledged: None,

@@ -523,9 +523,12 @@ impl Judge {
             .collect();
         order.sort_unstable();
         let versions = Versions::of(order);
-        let unknown = self
-            .refused
-            .find_unknown(at, &self.book, &self.acknowledged, &versions)?;
+        let unknown = self.refused.find_unknown(
+            at,
+            (&self.book, &self.entries),
+            &self.acknowledged,
+            &versions,
+        )?;
         self.count_writes(&unknown);
         let mut places = unknown;
         for id in self.book.write_ids() {
@@ -533,7 +536,8 @@ impl Judge {
                 places.insert(id, acknowledged.first.get());
             }
         }
-        self.finish_reads(at, &versions, &places)?;
+        self.order.finish(at, size)?;
+        self.finish_reads(at, size, &versions, &places)?;
         self.watches.finish(at, &self.book, &self.entries)?;
         Ok(self.checked())
     }
@@ -541,6 +545,7 @@ impl Judge {
     fn finish_reads(
         &mut self,
         at: Moment,
+        size: u64,
         versions: &Versions<KeyId>,
         places: &BTreeMap<WriteId, u64>,
     ) -> Check {
@@ -548,9 +553,9 @@ impl Judge {
         let each = || places.iter().map(|(id, first)| (*id, *first));
         let transactions = Transactions::of(book, each());
         transactions.finish(at, book, &self.heads)?;
-        bytes::finish(at, book, entries, versions, |size| transactions.whole(size))?;
+        bytes::finish(at, book, entries, versions, &transactions, size)?;
         self.checked.conditions_held = conditions::finish(at, book, entries, versions, each())?;
-        self.checked.placed = linearizable::finish(at, book, versions, places)?;
+        self.checked.placed = linearizable::finish(at, book, versions, &transactions, places)?;
         Ok(())
     }
 

@@ -6,10 +6,23 @@
 //! file each under `src/invariants/`, and answers with the first [`Violation`].
 //!
 //! **A simulation** has one judge for all its hosts, calls it at every step, and takes as [`Moment`] a counter that grows
-//! with each event. **Torture of real processes** shares one behind a lock and reads its clock while it holds the lock:
-//! `invoked` before a request leaves, `returned` after its answer has come, so that intervals are never too short. Both
-//! end with faults healed, every node caught up, `whole_ledger` for each, `finish`, and [`Checked::at_least`]: a run in
-//! which nothing was checked has not passed.
+//! with each event. For **real processes**, share one behind a lock and read the clock while holding it: `invoked` before
+//! a request leaves, `returned` after its answer has come, so that intervals are never too short. Both end with faults
+//! healed, every node caught up, `whole_ledger` for each, `finish`, and [`Checked::at_least`]: a run in which nothing was
+//! checked has not passed. An operation takes about a kilobyte of memory.
+//!
+//! # What it must be told, and in which order
+//!
+//! Events come in the order in which they were observed, each with its moment; moments never go back.
+//!
+//! - **All writes of a run**, also those that set it up: an entry that nobody wrote is a violation. Reads, as many as one
+//!   likes. Values differ, so that an entry is one write's and no other's.
+//! - An outcome is [`Outcome::Refused`] only if the ledger promised that it will never be appended; a lost connection, a
+//!   deadline, a client that was killed are [`Outcome::Unknown`], and so is what never returns.
+//! - States, checkpoints and what was signed, of one node, in the order in which that node gave them: ask each node one at a
+//!   time. [`Judge::node_started`] between two lives of it. Checkpoints from elsewhere (receipts, witnesses) in any order.
+//! - Events of one watch in their order, over its reconnections.
+//! - In the end, with every node caught up and no operation left, the whole ledger of each.
 //!
 //! What it cannot know: whether signatures are good, whether anything happens in time, and what nobody told it. It is
 //! pure: no clock, no I/O, no randomness, and nothing of the ledger's own code but its hashes and its tree
@@ -39,6 +52,7 @@ mod entries;
 mod event;
 mod floor;
 mod heads;
+pub mod history;
 mod invariants;
 mod judge;
 mod places;

@@ -3,7 +3,7 @@
 //! At once: two answers about one index agree (key, kind, value, leaf hash); a read that names its tree size saw the
 //! newest versions there, as far as versions are known; a node does not go back within one life; a read with
 //! `min_index` sees that entry. In the end, with all versions known: the same for every read, and there is a state in
-//! which all that a read saw together were the newest versions.
+//! which all that a read saw together were the newest versions; no state that was read is larger than the ledger.
 
 use scribe_proof::LeafIndex;
 
@@ -14,6 +14,7 @@ use crate::places::Versions;
 use crate::violation::Invariant::{Acknowledged, Bytes as Promise};
 use crate::violation::Violation;
 
+use super::order::Transactions;
 use super::{Check, broken};
 
 /// Two answers about the entry at `index` differ. If one of them acknowledged it, that promise is the broken one.
@@ -81,14 +82,14 @@ pub(crate) fn state_size(consistency: Consistency, answer: &Answer) -> Option<u6
     }
 }
 
-/// The same for every read, now that all versions are known. `whole` is the largest size that splits no transaction and
-/// is not above the one given.
+/// The same for every read, now that all versions are known.
 pub(crate) fn finish(
     at: Moment,
     book: &Book,
     entries: &Entries,
     versions: &Versions<KeyId>,
-    whole: impl Fn(u64) -> u64,
+    transactions: &Transactions,
+    ledger_size: u64,
 ) -> Check {
     for id in book.operation_ids() {
         let Some((keys, consistency, answer)) = book.operation(id).answer() else {
@@ -98,9 +99,16 @@ pub(crate) fn finish(
             exists(at, book, entries, id, *key, *seen)?;
         }
         match state_size(consistency, answer) {
+            Some(size) if size > ledger_size => {
+                let evidence = format!(
+                    "no ledger has more than {ledger_size} entries, this read saw {size}: {}",
+                    book.text(id)
+                );
+                return Err(broken(Promise, at, evidence));
+            }
             Some(size) => {
                 let state = match consistency {
-                    Consistency::At(_) => whole(size),
+                    Consistency::At(_) => transactions.whole(size),
                     _ => size,
                 };
                 for (key, seen) in keys.iter().zip(&answer.saw) {
@@ -110,7 +118,7 @@ pub(crate) fn finish(
                     }
                 }
             }
-            None => together(at, book, versions, id, (keys, consistency, answer))?,
+            None => together(at, book, versions, transactions, id)?,
         }
     }
     Ok(())
@@ -121,9 +129,12 @@ fn together(
     at: Moment,
     book: &Book,
     versions: &Versions<KeyId>,
+    transactions: &Transactions,
     id: OperationId,
-    (keys, consistency, answer): (&[KeyId], Consistency, &Answer),
 ) -> Check {
+    let Some((keys, consistency, answer)) = book.operation(id).answer() else {
+        return Ok(());
+    };
     let mut state = match consistency {
         Consistency::Stale {
             min_index: Some(index),
@@ -139,6 +150,7 @@ fn together(
             state = (state.0.max(first), state.1.min(last));
         }
     }
+    let state = transactions.within(state);
     if state.0 > state.1 {
         let evidence = format!(
             "the ledger was never in a state in which all of this was newest: {}",

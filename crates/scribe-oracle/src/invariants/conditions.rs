@@ -67,6 +67,20 @@ pub(crate) fn acknowledged(
     Ok(())
 }
 
+/// Whether the condition of a step holds in the state of tree size `size`.
+pub(crate) fn holds(entries: &Entries, versions: &Versions<KeyId>, step: &Step, size: u64) -> bool {
+    let newest = || versions.newest_before(&step.key, size);
+    match step.condition {
+        Condition::None => true,
+        Condition::Absent => newest().is_none_or(|index| {
+            entries
+                .get(index)
+                .is_some_and(|known| known.kind == LeafKind::Delete)
+        }),
+        Condition::Index(index) => newest() == Some(index.get()),
+    }
+}
+
 /// The conditions of every write that is in the ledger held just before it. Returns how many there were.
 pub(crate) fn finish(
     at: Moment,
@@ -75,24 +89,14 @@ pub(crate) fn finish(
     versions: &Versions<KeyId>,
     places: impl Iterator<Item = (WriteId, u64)>,
 ) -> Result<u64, Violation> {
-    let tombstone = |index: u64| {
-        entries
-            .get(index)
-            .is_some_and(|known| known.kind == LeafKind::Delete)
-    };
     let mut held = 0;
     for (id, first) in places {
         for step in &book.write(id).steps {
-            let newest = versions.newest_before(&step.key, first);
-            let holds = match step.condition {
-                Condition::None => continue,
-                Condition::Absent => newest.is_none_or(tombstone),
-                Condition::Index(index) => newest == Some(index.get()),
-            };
-            if !holds {
+            if !holds(entries, versions, step, first) {
+                let newest = versions.newest_before(&step.key, first);
                 return Err(did_not_hold(at, book, id, first, step.key, newest));
             }
-            held += 1;
+            held += u64::from(step.condition != Condition::None);
         }
     }
     // What a refusal by "absent" named as current has a value.

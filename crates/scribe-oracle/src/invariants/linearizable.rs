@@ -16,6 +16,7 @@ use crate::violation::Invariant::Linearizable as Promise;
 use crate::violation::Violation;
 
 use super::broken;
+use super::order::Transactions;
 
 /// The versions an operation saw as a linearizable read, and the tree size if it named one.
 type View = (Option<u64>, Vec<(KeyId, Option<u64>)>);
@@ -104,6 +105,7 @@ pub(crate) fn finish(
     at: Moment,
     book: &Book,
     versions: &Versions<KeyId>,
+    transactions: &Transactions,
     places: &BTreeMap<WriteId, u64>,
 ) -> Result<u64, Violation> {
     let mut spans = Vec::new();
@@ -140,6 +142,9 @@ pub(crate) fn finish(
                 return Err(broken(Promise, at, evidence));
             };
             place = (place.0.max(first), place.1.min(last));
+        }
+        if size.is_none() {
+            place = transactions.within(place);
         }
         operations.push(id);
         spans.push(Span {

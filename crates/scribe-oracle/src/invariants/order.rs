@@ -3,7 +3,8 @@
 //! Of the ledger: a whole ledger has every index once, the entries of one transaction follow each other, and no later
 //! entry has an earlier time. Of a node: within one life what it applied only grows; over all its lives what it signed,
 //! and the checkpoint it shows, only grow. After a start a node may have applied less than before, until it has caught
-//! up: that is no violation. In the end: no state, checkpoint or read is in the middle of a transaction.
+//! up: that is no violation. In the end: no node had applied more than the ledger has, and no state, checkpoint or read
+//! is in the middle of a transaction.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,6 +13,7 @@ use scribe_proof::{LeafIndex, TreeSize};
 use crate::book::{Book, WriteId};
 use crate::event::{Appended, Consistency, Moment, NodeId, NodeState, OperationId};
 use crate::heads::Heads;
+use crate::places::{NEVER, of_state};
 use crate::violation::Invariant::Order as Promise;
 
 use super::bytes::state_size;
@@ -34,6 +36,8 @@ pub(crate) struct Order {
     nodes: HashMap<NodeId, Node>,
     /// Time by leaf index, and when it was told.
     times: BTreeMap<u64, (u64, Moment)>,
+    /// The largest state any node told of.
+    largest: (u64, Moment, Option<NodeId>),
 }
 
 impl Order {
@@ -64,6 +68,7 @@ impl Order {
             return Err(broken(Promise, at, evidence));
         }
         node.state = (size, at);
+        self.largest = self.largest.max((size, at, Some(id)));
         node.size = node.size.max(size);
         if let (Some(last), Some(time)) = (state.tree_size.last_index(), state.last_timestamp_ms) {
             self.time(at, last.get(), time)?;
@@ -110,6 +115,19 @@ impl Order {
     pub(crate) fn shown(&mut self, at: Moment, node: NodeId, size: TreeSize) -> Check {
         let last = &mut self.nodes.entry(node).or_default().shown;
         forward(at, node, "showed", last, size.get())
+    }
+
+    /// No node had applied more than there is in the end.
+    pub(crate) fn finish(&self, at: Moment, ledger_size: u64) -> Check {
+        match self.largest {
+            (size, when, Some(node)) if size > ledger_size => {
+                let evidence = format!(
+                    "{node} had tree size {size} at moment {when}, no ledger has more than {ledger_size} entries"
+                );
+                Err(broken(Promise, at, evidence))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The time of an entry.
@@ -205,6 +223,19 @@ impl Transactions {
             Some((first, (end, _))) if *end > size => *first,
             _ => size,
         }
+    }
+
+    /// The places from `first` to `last`, both of states, without states that split one of them at either end.
+    pub(crate) fn within(&self, (first, last): (u64, u64)) -> (u64, u64) {
+        let up = |size: u64| match self.0.range(..size).next_back() {
+            Some((_, (end, _))) if *end > size => *end,
+            _ => size,
+        };
+        let last = match last {
+            NEVER => NEVER,
+            last => of_state(self.whole(last / 2)),
+        };
+        (of_state(up(first / 2)), last)
     }
 
     /// No state, checkpoint or read is in the middle of one.

@@ -5,16 +5,17 @@
 //! index. In the end: a transaction of unknown outcome is there as a whole, in one piece, or not at all.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use crate::book::{Book, Content, KeyId, WriteId};
 use crate::entries::Entries;
-use crate::event::{Appended, Condition, Moment, OperationId};
-use crate::places::Versions;
+use crate::event::{Appended, Moment, OperationId};
+use crate::places::{Versions, of_entry};
 use crate::violation::Invariant::Refused as Promise;
 use crate::violation::Violation;
 
 use super::acknowledged::{Acknowledged, acknowledged_by};
-use super::{Check, broken};
+use super::{Check, broken, conditions};
 
 #[derive(Debug, Default)]
 struct Uses {
@@ -28,7 +29,7 @@ struct Uses {
 pub(crate) struct Refused {
     contents: HashMap<Content, Uses>,
     /// The index each idempotency key was first acknowledged at.
-    outcomes: HashMap<String, (u64, OperationId)>,
+    outcomes: HashMap<Arc<str>, (u64, OperationId)>,
 }
 
 impl Refused {
@@ -114,23 +115,14 @@ impl Refused {
         let Some(first) = entries.first() else {
             return Ok(());
         };
-        if let Some(acknowledged) = write.acknowledged
-            && acknowledged.first != first.index
-        {
-            let evidence = format!(
-                "one write was acknowledged at two indexes: {}; {}",
-                book.text(acknowledged.operation),
-                book.text(operation)
-            );
-            return Err(broken(Promise, at, evidence));
-        }
+        // Without a key there is one attempt, and one outcome.
         let Some(key) = &write.idempotency_key else {
             return Ok(());
         };
         let index = first.index.get();
         let (known, by) = *self
             .outcomes
-            .entry(key.clone())
+            .entry(Arc::clone(key))
             .or_insert((index, operation));
         if known != index {
             let evidence = format!(
@@ -145,10 +137,14 @@ impl Refused {
 
     /// Where the writes of unknown outcome are in the ledger, now that all of it is known; those that are not there are
     /// left out.
+    ///
+    /// Of several such writes of one content (deletes of one key, mostly) any may be the one that an entry is of. They
+    /// are matched so that as many as possible are where their conditions hold and real time allows it: no violation is
+    /// found that another choice would not have.
     pub(crate) fn find_unknown(
         &self,
         at: Moment,
-        book: &Book,
+        (book, entries): (&Book, &Entries),
         acknowledged: &Acknowledged,
         versions: &Versions<KeyId>,
     ) -> Result<BTreeMap<WriteId, u64>, Violation> {
@@ -162,62 +158,112 @@ impl Refused {
                 free.insert(*content, indexes);
             }
         }
-        let mut found = BTreeMap::new();
-        for id in book.write_ids() {
+        let is_unknown = |id: &WriteId| {
+            let write = book.write(*id);
+            write.acknowledged.is_none() && write.may_appear()
+        };
+        let fits = |id: WriteId, first: u64| {
             let write = book.write(id);
-            if write.acknowledged.is_some() || !write.may_appear() {
+            of_entry(first) >= write.floor.place
+                && write
+                    .steps
+                    .iter()
+                    .all(|step| conditions::holds(entries, versions, step, first))
+        };
+        let mut found = BTreeMap::new();
+        for id in book.write_ids().filter(is_unknown) {
+            let contents: Vec<Content> = book.write(id).contents().collect();
+            if contents.len() < 2 {
                 continue;
             }
-            // Of several unknown writes of one content the first takes the first place that its conditions allow.
-            let Some(first) = write.contents().next() else {
-                continue;
-            };
-            let candidates = free.get(&first).cloned().unwrap_or_default();
-            let all_there = |start: u64| {
-                write.contents().enumerate().all(|(number, content)| {
-                    free.get(&content)
-                        .is_some_and(|free| free.contains(&(start + number as u64)))
+            let is_whole = |start: &u64| {
+                contents.iter().zip(*start..).all(|(content, index)| {
+                    free.get(content)
+                        .is_some_and(|indexes| indexes.contains(&index))
                 })
             };
-            let allowed = |start: u64| {
-                write.steps.iter().all(|step| match step.condition {
-                    Condition::Index(index) => {
-                        versions.newest_before(&step.key, start) == Some(index.get())
-                    }
-                    _ => true,
-                })
-            };
-            let start = candidates
-                .iter()
-                .copied()
-                .find(|start| all_there(*start) && allowed(*start))
-                .or_else(|| candidates.iter().copied().find(|start| all_there(*start)));
-            if let Some(start) = start {
-                for (number, content) in write.contents().enumerate() {
-                    if let Some(indexes) = free.get_mut(&content) {
+            let starts = free.get(&contents[0]).into_iter().flatten().copied();
+            let whole: Vec<u64> = starts.filter(is_whole).collect();
+            let best = whole.iter().find(|start| fits(id, **start));
+            if let Some(start) = best.or(whole.first()).copied() {
+                for (number, content) in contents.iter().enumerate() {
+                    if let Some(indexes) = free.get_mut(content) {
                         indexes.retain(|free| *free != start + number as u64);
                     }
                 }
                 found.insert(id, start);
             }
         }
-        // What is left belongs to nobody: part of a transaction, or one in pieces.
         for (content, indexes) in &free {
-            let Some(index) = indexes.first() else {
-                continue;
-            };
-            let written: Vec<String> = self.contents[content]
+            let writes: Vec<WriteId> = self.contents[content]
                 .writes
                 .iter()
-                .map(|id| acknowledged_by(book, *id))
+                .copied()
+                .filter(|id| is_unknown(id) && book.write(*id).length() == 1)
                 .collect();
-            let evidence = format!(
-                "{} is at index {index}, but no write is there as a whole that has it: {}",
-                content.text(&book.keys),
-                written.join("; ")
-            );
-            return Err(broken(Promise, at, evidence));
+            let mut taken = matched(indexes.len(), writes.len(), |slot, write| {
+                fits(writes[write], indexes[slot])
+            });
+            for (slot, index) in indexes.iter().enumerate() {
+                if taken.contains(&Some(slot)) {
+                    continue;
+                }
+                // None fits: whichever takes it will be found where it may not be. None at all is left: it is nobody's.
+                match taken.iter_mut().find(|slot| slot.is_none()) {
+                    Some(none) => *none = Some(slot),
+                    None => return Err(self.nobodys(at, book, *content, *index)),
+                }
+            }
+            for (write, slot) in taken.iter().enumerate() {
+                if let Some(slot) = slot {
+                    found.insert(writes[write], indexes[*slot]);
+                }
+            }
         }
         Ok(found)
     }
+
+    /// An entry is part of no write: a transaction in pieces.
+    fn nobodys(&self, at: Moment, book: &Book, content: Content, index: u64) -> Violation {
+        let written: Vec<String> = self.contents[&content]
+            .writes
+            .iter()
+            .map(|id| acknowledged_by(book, *id))
+            .collect();
+        let evidence = format!(
+            "{} is at index {index}, but no write is in the ledger as a whole that has it there: {}",
+            content.text(&book.keys),
+            written.join("; ")
+        );
+        broken(Promise, at, evidence)
+    }
+}
+
+/// For each of `writes` the slot it gets, if any: as many of the slots as possible have one that fits, and of those that
+/// fit equally well the earlier write gets the earlier slot.
+fn matched(slots: usize, writes: usize, fits: impl Fn(usize, usize) -> bool) -> Vec<Option<usize>> {
+    /// Gives `slot` a write, if the others can do without it.
+    fn place(
+        slot: usize,
+        fits: &impl Fn(usize, usize) -> bool,
+        taken: &mut [Option<usize>],
+        seen: &mut [bool],
+    ) -> bool {
+        for write in 0..taken.len() {
+            if seen[write] || !fits(slot, write) {
+                continue;
+            }
+            seen[write] = true;
+            if taken[write].is_none_or(|other| place(other, fits, taken, seen)) {
+                taken[write] = Some(slot);
+                return true;
+            }
+        }
+        false
+    }
+    let mut taken = vec![None; writes];
+    for slot in 0..slots {
+        place(slot, &fits, &mut taken, &mut vec![false; writes]);
+    }
+    taken
 }

@@ -3,7 +3,7 @@
 //!
 //! What must hold in each: whoever can reach a majority is served within a bound, whoever cannot is refused in time and
 //! still gets what it asks for as possibly stale, nobody is told anything that a single ledger in one place could not
-//! have told ([`crate::history`]), and afterwards all nodes have the same. `--nocapture` shows the figures.
+//! have told ([`scribe_oracle::history`]), and afterwards all nodes have the same. `--nocapture` shows the figures.
 //!
 //! Needs root, iproute2 and nftables. Where these are missing the tests say on the terminal that they were skipped;
 //! `SCRIBE_NAMESPACES=required` makes that a failure.
@@ -18,9 +18,9 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use scribe_client::wire::{EntryView, Kind};
 use scribe_client::{Client, Error, ErrorCode};
+use scribe_oracle::history::{self, Action, Condition, Ledger, Operation, Outcome, Version};
 use tempfile::TempDir;
 
-use crate::history::{self, Action, Condition, Ledger, Operation, Outcome, Version};
 use crate::member::{self, Member, same_everywhere};
 use crate::namespaces::{Network, skipped};
 use crate::test_cluster::eventually;

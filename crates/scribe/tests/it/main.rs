@@ -22,7 +22,6 @@ mod cluster_stop;
 mod crash;
 mod damage;
 mod equivocation;
-mod history;
 mod http_bulk;
 mod http_cluster;
 mod http_connections;

@@ -128,6 +128,27 @@ fn the_ledger_is_pure() {
 }
 
 #[test]
+fn the_oracle_is_pure() {
+    let mut broken =
+        Report::new("scribe-oracle judges without a clock, a disk, a socket, chance or waiting");
+    let files = rust_files("crates/scribe-oracle/src");
+    assert!(
+        !files.is_empty(),
+        "the oracle has moved: tell this test where"
+    );
+    for file in files.iter().filter(|file| !file.is_test()) {
+        for (number, code) in file.code() {
+            for word in IMPURE {
+                if names(&code, word) {
+                    broken.at(file, number, format!("`{word}`"));
+                }
+            }
+        }
+    }
+    broken.check();
+}
+
+#[test]
 fn only_the_state_machine_asks_the_ledger() {
     let mut broken =
         Report::new("only consensus/state_machine.rs both asks the ledger and writes its effects");
@@ -215,6 +236,8 @@ fn the_arrows_point_one_way() {
     for (package, never) in [
         ("scribe-proof", ["scribe_client", "scribe::"]),
         ("scribe-client", ["scribe::", "openraft"]),
+        // What judges the ledger shares no code with it but hashes and tree.
+        ("scribe-oracle", ["scribe_client", "scribe::"]),
     ] {
         for file in rust_files(&format!("crates/{package}/src")) {
             for (number, code) in file.code() {
@@ -316,7 +339,7 @@ fn only_the_command_line_prints() {
     let mut broken = Report::new(
         "libraries do not print: data goes through cli/output.rs, talk through tracing",
     );
-    for package in ["scribe-proof", "scribe-client", "scribe"] {
+    for package in ["scribe-proof", "scribe-client", "scribe-oracle", "scribe"] {
         let source = format!("crates/{package}/src");
         for file in rust_files(&source) {
             if file.within(&source, "cli/") || file.is_test() {
