@@ -153,7 +153,7 @@ impl ConsensusNode {
             }
         }
         let store = self.store.clone();
-        let unmarked = tokio::task::spawn_blocking(move || store.restored()).await;
+        let unmarked = crate::blocking::run(move || store.restored()).await;
         match unmarked {
             Ok(Ok(())) => {}
             // It votes after the next start at the earliest.

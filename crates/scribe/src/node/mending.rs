@@ -251,7 +251,7 @@ impl Mender {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
 ) -> std::io::Result<T> {
-    tokio::task::spawn_blocking(work)
+    crate::blocking::run(work)
         .await
         .unwrap_or_else(|error| Err(std::io::Error::other(error)))
 }
