@@ -109,8 +109,8 @@ impl fmt::Debug for TreeSize {
 /// Reads a decimal number as the text formats write it: digits only, no leading zero, below 2^64.
 pub(crate) fn parse_decimal(text: &str) -> Option<u64> {
     let bytes = text.as_bytes();
+    // Nothing at all is no number for the standard library either.
     let canonical = match bytes {
-        [] => false,
         [b'0'] => true,
         [b'0', ..] => false,
         _ => bytes.len() <= 20 && bytes.iter().all(u8::is_ascii_digit),

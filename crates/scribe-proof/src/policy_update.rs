@@ -289,12 +289,13 @@ impl Nodes {
                 }
                 members.push(((*name).to_owned(), key.clone()));
             }
-            if **threshold != (members.len() / 2 + 1).to_string() {
+            let majority = members.len() / 2 + 1;
+            if **threshold != majority.to_string() {
                 return Err(shape("another threshold than a majority"));
             }
             return Ok(Some(Nodes {
                 line,
-                threshold: members.len() / 2 + 1,
+                threshold: majority,
                 members,
             }));
         }

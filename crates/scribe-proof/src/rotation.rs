@@ -156,12 +156,12 @@ impl Rotation {
         let [by_old, by_new] = note.signatures.as_slice() else {
             return Err(RotationError::Signatures);
         };
-        if !by_old.is_by(&old) || !by_new.is_by(&new) {
-            return Err(RotationError::Signatures);
-        }
-        // Both lines are there, so each of these finds and checks its own.
-        if !note.verify(&old)? || !note.verify(&new)? {
-            return Err(RotationError::Signatures);
+        for (signature, key) in [(by_old, &old), (by_new, &new)] {
+            if !signature.is_by(key) {
+                return Err(RotationError::Signatures);
+            }
+            // The line is there, so this finds it and checks it.
+            note.verify(key)?;
         }
         Ok(Rotation {
             old,

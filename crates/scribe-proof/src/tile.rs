@@ -13,8 +13,6 @@ use crate::tree::{LEVEL_MAX, TILE_WIDTH, level_length};
 
 /// Highest level a path may name. No tree of ours reaches beyond [`LEVEL_MAX`].
 const PATH_LEVEL_MAX: u8 = 63;
-/// Longest path: `tile/entries/` or `tile/63/`, seven groups, `.p/255`.
-const PATH_LENGTH_MAX: usize = 64;
 
 /// Why a tile, a path or an entry bundle is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -209,9 +207,7 @@ impl TilePath {
     /// # Errors
     /// [`TileError::Path`], or what [`Tile::new`] refuses.
     pub fn parse(path: &str) -> Result<TilePath, TileError> {
-        if path.len() > PATH_LENGTH_MAX {
-            return Err(TileError::Path);
-        }
+        // A path of any length costs no memory, and its groups end it where 64 bits do.
         let rest = path.strip_prefix("tile/").ok_or(TileError::Path)?;
         let (level, place) = rest.split_once('/').ok_or(TileError::Path)?;
         let (groups, width) = match place.split_once(".p/") {

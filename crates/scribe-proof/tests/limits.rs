@@ -495,9 +495,7 @@ fn tiles() {
     assert!(!last.exists_at(TreeSize::new(u64::MAX - 1)));
     let full = Tile::new(0, (1 << 56) - 1, 256).unwrap();
     assert!(!full.exists_at(TreeSize::new(u64::MAX)));
-    // Long paths are refused before they are taken apart.
-    let long = "tile/0/".to_string() + &"x001/".repeat(11) + "001";
-    assert!(long.len() > 64);
+    let long = "tile/0/".to_string() + &"x001/".repeat(100_000) + "001";
     assert_eq!(TilePath::parse(&long), Err(TileError::Path));
 }
 

@@ -613,14 +613,16 @@ fn majority_policies() {
         .unwrap();
     // A name cannot smuggle in a line.
     let name = format!("x {}\nlog", node_key(2).verifier_key());
-    let smuggled = Policy::majority(ledger(), vec![(name, node_key(1).verifier_key().clone())]);
-    assert!(matches!(
-        smuggled,
-        Err(PolicyError::Line {
-            problem: LineProblem::Name(_),
-            ..
-        })
-    ));
+    for before in 0..3 {
+        let mut named = nodes(before);
+        named.push((name.clone(), node_key(9).verifier_key().clone()));
+        let smuggled = Policy::majority(ledger(), named).unwrap_err();
+        let expected = PolicyError::Line {
+            line: usize::from(before) + 2,
+            problem: LineProblem::Name(name.clone()),
+        };
+        assert_eq!(smuggled, expected);
+    }
 }
 
 #[test]

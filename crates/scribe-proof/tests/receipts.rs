@@ -305,3 +305,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_text_that_ends_early_is_refused_at_the_line_that_is_missing() {
+    for (text, line) in [
+        ("c2sp.org/tlog-proof@v1", 1),
+        ("c2sp.org/tlog-proof@v1\nextra AA==\nindex 5", 3),
+        ("c2sp.org/tlog-proof@v1\n\nnote", 2),
+        ("c2sp.org/tlog-proof@v1\nextra AA==\n\nnote", 3),
+    ] {
+        match Receipt::parse(text) {
+            Err(ReceiptError::Line { line: found, .. }) => assert_eq!(found, line, "{text:?}"),
+            other => panic!("{text:?} gives {other:?}"),
+        }
+    }
+}

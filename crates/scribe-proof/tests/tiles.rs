@@ -207,3 +207,23 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_tile_says_where_it_is() {
+    let tile = tile(2, 1_000, 255);
+    assert_eq!((tile.level(), tile.index(), tile.width()), (2, 1_000, 255));
+}
+
+#[test]
+fn a_full_bundle_has_256_entries_and_none_has_more() {
+    let mut bundle = Vec::new();
+    for entry in 0..256_u16 {
+        push_entry(&mut bundle, &entry.to_be_bytes()).unwrap();
+    }
+    assert_eq!(parse_bundle(&bundle, 256).unwrap().len(), 256);
+    push_entry(&mut bundle, b"one more").unwrap();
+    assert_eq!(
+        parse_bundle(&bundle, 257),
+        Err(TileError::Width { found: 257 })
+    );
+}

@@ -4,7 +4,7 @@ mod common;
 
 use common::{naive_consistency, naive_inclusion, naive_root, number_hash, number_tree};
 use proptest::prelude::*;
-use scribe_proof::tree::level_length;
+use scribe_proof::tree::{LEVEL_MAX, level_length};
 use scribe_proof::{
     Frontier, Hash, HashReader, LeafIndex, MemoryTree, ProofError, ProveError, TreeBuilder,
     TreeSize, consistency, empty_root, inclusion, leaf_hash, root_at, subtree_root, tile_root,
@@ -495,4 +495,23 @@ fn a_reader_that_has_subtrees_is_asked_for_nothing_else() {
             consistency::prove(&tree, size(leaves), size(700)).unwrap()
         );
     }
+}
+
+#[test]
+fn a_reader_may_be_borrowed_and_a_builder_go_on_from_an_edge() {
+    let (tree, _) = number_tree(700);
+    assert_eq!(root_at(&&tree, size(700)).unwrap(), tree.root());
+    let edge = Frontier::from_reader(&tree, size(700)).unwrap();
+    let mut builder = TreeBuilder::from(edge);
+    assert_eq!((builder.size(), builder.root()), (size(700), tree.root()));
+    builder.append(number_hash(700), |_, _| {});
+    assert_eq!(builder.root(), number_tree(701).0.root());
+}
+
+#[test]
+fn the_highest_level_is_the_last_one_with_hashes() {
+    let largest = size(u64::MAX);
+    assert_eq!(level_length(LEVEL_MAX, largest), 255);
+    assert_eq!(level_length(LEVEL_MAX + 1, largest), 0);
+    assert_eq!(level_length(u8::MAX, largest), 0);
 }

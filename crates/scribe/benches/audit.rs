@@ -25,6 +25,10 @@ use scribe_proof::index::LeafIndex;
 use scribe_proof::leaf::{Leaf, LeafKind, Prev};
 use sha2::{Digest as _, Sha256};
 
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
 const ENTRIES: u64 = 1_000_000;

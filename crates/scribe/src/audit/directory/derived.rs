@@ -14,11 +14,11 @@ use scribe_proof::TreeSize;
 use scribe_proof::hash::Hash;
 use scribe_proof::tree::{HashReader, LEVEL_MAX, level_length};
 
-use super::segment::version_fingerprint;
+use super::segment::record_fingerprint;
 use crate::audit::{AuditError, Finding};
 use crate::store::Remembered;
 use crate::store::index::fjall::FjallIndex;
-use crate::store::index::{IndexedSegment, KeyIndex as _};
+use crate::store::index::{IndexedSegment, KeyIndex as _, version_key_index};
 use crate::store::segment::SealedSegment;
 use crate::store::tree::HASH_LENGTH;
 
@@ -252,12 +252,12 @@ impl IndexCopy {
     ) -> Result<(u64, u64), AuditError> {
         self.ask(|index| {
             let (mut versions, mut sum) = (0, 0u64);
-            index.visit(&mut |key, version| {
-                if size.contains(version.index) {
+            index.visit_records(&mut |key, record| {
+                // What ends in no leaf index is no version: it is counted, so that it is noticed.
+                if version_key_index(key).is_none_or(|index| size.contains(index)) {
                     versions += 1;
-                    sum = sum.wrapping_add(version_fingerprint(hasher, key, &version));
+                    sum = sum.wrapping_add(record_fingerprint(hasher, key, record));
                 }
-                Ok(())
             })?;
             Ok((versions, sum))
         })

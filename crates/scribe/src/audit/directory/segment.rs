@@ -19,6 +19,7 @@ use crate::audit::entries::EntryRules;
 use crate::audit::{AuditError, Finding};
 use crate::ledger::batch::Batch;
 use crate::store::frame::{FrameHeader, FrameKind, FramePosition, LogId, LogIndex, ParsedFrame};
+use crate::store::index::{encode_version, version_key_into};
 use crate::store::segment::{
     SEGMENT_HEADER_LENGTH, SealedSegment, SegmentHeader, SparseBuilder, SparseEntry,
 };
@@ -51,6 +52,8 @@ pub(super) struct FrameRules<'a> {
     /// Of a sealed segment: its number, and what the versions in it add up to in the index.
     pub(super) in_index: Option<(u32, &'a RandomState)>,
     pub(super) sum: u64,
+    /// Reused between entries: an index key is put together in it.
+    pub(super) index_key: Vec<u8>,
 }
 
 impl<'a> FrameRules<'a> {
@@ -152,7 +155,9 @@ impl<'a> FrameRules<'a> {
                         slot: slot as u16,
                     };
                     let key = indexed_key(leaf.kind, leaf.key);
-                    let print = version_fingerprint(hasher, key, &version);
+                    version_key_into(key, version.index, &mut self.index_key);
+                    let record = encode_version(&version);
+                    let print = record_fingerprint(hasher, &self.index_key, &record);
                     self.sum = self.sum.wrapping_add(print);
                 }
                 Ok(scribe_proof::leaf_hash(&bytes))
@@ -209,20 +214,13 @@ fn remembered(
     Ok(())
 }
 
-/// What is added up to compare an index with the entries. Random per run, so that nothing can be made to add up.
-pub(super) fn version_fingerprint(hasher: &RandomState, key: &[u8], version: &Version) -> u64 {
-    let position = version.position;
-    // In few pieces: this is done for every entry, twice.
-    let mut packed = [0; 23];
-    packed[..8].copy_from_slice(&version.index.get().to_be_bytes());
-    packed[8..12].copy_from_slice(&position.segment.to_be_bytes());
-    packed[12..16].copy_from_slice(&position.offset.to_be_bytes());
-    packed[16..20].copy_from_slice(&position.length.to_be_bytes());
-    packed[20..22].copy_from_slice(&version.slot.to_be_bytes());
-    packed[22] = version.kind as u8;
+/// What is added up to compare an index with the entries: its records as they are stored, so that none has to be taken
+/// apart. Random per run, so that nothing can be made to add up.
+pub(super) fn record_fingerprint(hasher: &RandomState, index_key: &[u8], record: &[u8]) -> u64 {
     let mut state = hasher.build_hasher();
-    state.write(&packed);
-    state.write(key);
+    // The record first: it has one length, so where the key begins is no question.
+    state.write(record);
+    state.write(index_key);
     state.finish()
 }
 
@@ -309,6 +307,7 @@ impl Job {
             frames: 0,
             in_index: shared.index.map(|_| (sealed.number, shared.hasher)),
             sum: 0,
+            index_key: Vec::new(),
         };
         let mut sparse = SparseBuilder::new(sealed.footer.start_size);
         let start = SEGMENT_HEADER_LENGTH as u64;

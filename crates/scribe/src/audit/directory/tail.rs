@@ -103,6 +103,7 @@ impl OpenJob {
             frames: 0,
             in_index: None,
             sum: 0,
+            index_key: Vec::new(),
         };
         let end = self.frames(&mut rules, tree, read)?;
         read(blank(&self.path, name, end)?);

@@ -107,6 +107,16 @@ impl FjallIndex {
         remove_dir(&deleting)
     }
 
+    /// Visits the record of every version as it is stored, key and value, in order; nothing is taken apart or believed.
+    pub(crate) fn visit_records(&self, visit: &mut dyn FnMut(&[u8], &[u8])) -> io::Result<()> {
+        let open = self.handle()?;
+        for item in open.versions.range([TAG_VERSION]..[TAG_VERSION + 1]) {
+            let (key, record) = item.into_inner().map_err(index_error)?;
+            visit(&key, &record);
+        }
+        Ok(())
+    }
+
     /// Empties one of the two keyspaces.
     #[cfg(test)]
     pub(crate) fn forget_remembered(&self) {

@@ -152,6 +152,12 @@ pub(crate) fn version_key_into(key: &[u8], index: LeafIndex, out: &mut Vec<u8>) 
     out.extend_from_slice(&(!index.get()).to_be_bytes());
 }
 
+/// The leaf index at the end of an index key; `None` when it is too short to have one.
+pub(crate) fn version_key_index(bytes: &[u8]) -> Option<LeafIndex> {
+    let inverted = bytes.last_chunk::<8>()?;
+    Some(LeafIndex::new(!u64::from_be_bytes(*inverted)))
+}
+
 /// Takes an index key apart again; `None` when it is not one.
 pub(crate) fn parse_version_key(bytes: &[u8]) -> Option<(Vec<u8>, LeafIndex)> {
     let (tag, rest) = bytes.split_first()?;
@@ -168,8 +174,7 @@ pub(crate) fn parse_version_key(bytes: &[u8]) -> Option<(Vec<u8>, LeafIndex)> {
             return None;
         }
     }
-    let index = LeafIndex::new(!u64::from_be_bytes(inverted.try_into().ok()?));
-    Some((key, index))
+    Some((key, version_key_index(inverted)?))
 }
 
 pub(crate) fn encode_version(version: &Version) -> [u8; VERSION_LENGTH] {
