@@ -11,8 +11,8 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::frame::{
-    Activity, ERROR_BODY_MAX, FrameError, FrameReader, HEADER_LENGTH, Totals,
-    parse_error, put_error,
+    Activity, ERROR_BODY_MAX, FrameError, FrameReader, HEADER_LENGTH, Totals, parse_error,
+    put_error,
 };
 use super::hello::{HELLO_LENGTH_MAX, Hello};
 use super::pki::{ClusterCa, PeerName};
