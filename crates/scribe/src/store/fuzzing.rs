@@ -24,8 +24,8 @@ use super::index::{
 };
 use super::install::check_listed;
 use super::manifest::{self, MANIFEST_NAME, ManifestFile, Replay};
-use super::recovery::read_footer;
 use super::scan::{Expected, Scanner, judge_end};
+use super::sealed_list::read_footer;
 use super::segment::{
     FOOTER_LENGTH_MAX, FooterState, SEGMENT_HEADER_LENGTH, SealedSegment, SegmentHeader,
     TRAILER_LENGTH, parse_file_name,

@@ -29,7 +29,8 @@ use tokio::sync::watch;
 
 use super::disk::{Disk, Open};
 use super::frame::LogIndex;
-use super::recovery::{LOG_DIR, read_footer};
+use super::recovery::LOG_DIR;
+use super::sealed_list::read_footer;
 use super::segment::{SealedSegment, file_path};
 use super::staging::{Transfer, check_frames, check_staged, part_name, part_path, resume};
 use super::walk::{CheckError, Damage, sealed_path};

@@ -36,6 +36,7 @@ pub mod restore;
 mod scan;
 pub mod scrub;
 mod seal;
+mod sealed_list;
 mod sealing;
 pub mod segment;
 pub mod sim_disk;

@@ -24,8 +24,8 @@ use super::frame::FrameHeader;
 use super::install::not_sealed;
 use super::open_segment::OpenSegment;
 use super::rebuild::load_frames;
-use super::recovery::read_footer;
 use super::scan::{Expected, Scanner};
+use super::sealed_list::read_footer;
 use super::segment::{
     SEGMENT_HEADER_LENGTH, SealedSegment, SegmentHeader, SparseBuilder, file_name, file_path,
 };
