@@ -152,15 +152,22 @@ impl ConsensusNode {
                 changed = leadership.changed() => if changed.is_err() { return },
             }
         }
-        let store = self.store.clone();
-        let unmarked = crate::blocking::run(move || store.restored()).await;
-        match unmarked {
-            Ok(Ok(())) => {}
-            // It votes after the next start at the earliest.
-            Ok(Err(error)) => {
-                return tracing::error!(%error, "the mark `restoring` cannot be removed");
+        loop {
+            let store = self.store.clone();
+            match crate::blocking::run(move || store.restored()).await {
+                Ok(Ok(())) => break,
+                Ok(Err(error)) if self.store.log().poisoned().is_none() => {
+                    tracing::error!(%error, "the mark `restoring` cannot be removed; it is tried again");
+                }
+                // It votes after the next start at the earliest.
+                Ok(Err(error)) => {
+                    return tracing::error!(%error, "the mark `restoring` cannot be removed");
+                }
+                Err(error) => {
+                    return tracing::error!(%error, "the mark `restoring` was not removed");
+                }
             }
-            Err(error) => return tracing::error!(%error, "the mark `restoring` was not removed"),
+            tokio::time::sleep(ASK_INTERVAL).await;
         }
         self.restoring.done();
         self.raft.runtime_config().elect(true);
@@ -174,6 +181,15 @@ impl ConsensusNode {
         let call = self.call(leader, Lane::Control, kind::RESTORE, Vec::new(), wait);
         let body = call.await.map_err(|error| error.to_string())?;
         let answer = RestoreAnswer::decode(body).map_err(|error| error.to_string())?;
+        // A leader's log has at least the entry that began its term. An answer of a term that is not the one this node is
+        // in would aim at what nobody can reach, or too low.
+        let term = self.metrics().current_term;
+        if answer.end == 0 || answer.term != term {
+            return Err(format!(
+                "a leader's log has an entry, and its term is {term}: found {} entries in term {}",
+                answer.end, answer.term
+            ));
+        }
         self.restoring.aim(answer.term, answer.end);
         Ok(())
     }

@@ -268,8 +268,9 @@ impl Store {
 }
 
 impl Inner {
-    /// Keeps the store from stopping while files in `mending/` are worked on.
-    fn working(&self) -> io::Result<MutexGuard<'_, ()>> {
+    /// Keeps the store from stopping while files in `mending/`, `damaged/` and the mark `restoring` are worked on: somebody
+    /// else may open the directory once it has stopped.
+    pub(super) fn working(&self) -> io::Result<MutexGuard<'_, ()>> {
         let held = self.mending.lock();
         if self.stopping.load(Ordering::Acquire) {
             return Err(io::Error::other("the store is closed"));

@@ -203,13 +203,17 @@ pub(crate) fn recover(
                 let membership = known_membership(scan.membership.as_deref(), sealed.last());
                 let others_lead =
                     membership.is_some_and(|known| (rule.others_can_lead)(known, identity.node_id));
-                if !others_lead || scan.reach_with_lost()? < rule.signed {
+                // A mark for the same tree says that it was shown before: the cut, in the middle of which a crash may have
+                // come, takes away what showed it.
+                let marked = restore::is_marked(disk, dir)?;
+                let shown = restore::marked_size(disk, dir)? == Some(rule.signed);
+                if !others_lead || !shown && scan.reach_with_lost()? < rule.signed {
                     return Err(error);
                 }
                 // In this order: a crash after the first leaves the log as it was, and a copy of its end; one after the
                 // second a log that is whole, and a node that does not vote before a leader has confirmed it.
                 if let Some(first) = scan.stopped_in() {
-                    restore::keep_aside(disk, dir, &log_dir, first)?;
+                    restore::keep_aside(disk, dir, &log_dir, first, marked)?;
                 }
                 restore::mark(disk, dir, rule.signed, &error.to_string())?;
             }

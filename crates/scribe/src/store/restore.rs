@@ -26,6 +26,8 @@ use super::segment::{SEGMENT_HEADER_LENGTH, file_path, parse_file_name};
 pub const RESTORING_NAME: &str = "restoring";
 /// Directory of what was cut, within the data directory.
 pub const DAMAGED_DIR: &str = "damaged";
+/// Bytes read at once in search of frames behind the damage.
+const SEARCH_LENGTH: usize = 64 * 1024;
 /// Bytes copied at once.
 const PIECE_LENGTH: usize = crate::limits::MIB;
 const MARK_FIRST_LINE: &str = "scribe-restoring/v1";
@@ -89,7 +91,8 @@ pub(super) fn reach_behind(
         let path = file_path(log_dir, segment);
         let file = disk.open(&path, Open::READ).context("open", &path)?;
         let length = file.len().context("read", &path)?.min(u64::from(u32::MAX));
-        let mut scanner = Scanner::new(&*file, length);
+        // Frames mostly follow each other: each search finds the next one right away.
+        let mut scanner = Scanner::with_read_length(&*file, length, SEARCH_LENGTH);
         let (mut from, mut before, start) = if segment == first {
             (offset, missing, offset)
         } else {
@@ -126,17 +129,24 @@ pub(super) fn reach_behind(
     Ok(reach)
 }
 
-/// Copies the segments from `first` on into `damaged/`, durably.
+/// Copies the segments from `first` on into `damaged/`, durably. If the log was cut before (`marked`), the files may hold
+/// less than the copies made then: those stay, and these are made beside them.
 pub(super) fn keep_aside(
     disk: &dyn Disk,
     dir: &Path,
     log_dir: &Path,
     first: LogIndex,
+    marked: bool,
 ) -> Result<(), StoreError> {
     let aside = dir.join(DAMAGED_DIR);
     disk.create_dir_all(&aside).context("create", &aside)?;
     for segment in segments_from(disk, log_dir, first)? {
-        let (from, to) = (file_path(log_dir, segment), file_path(&aside, segment));
+        let (from, mut to) = (file_path(log_dir, segment), file_path(&aside, segment));
+        let mut copies = 1;
+        while marked && disk.exists(&to).context("look for", &to)? {
+            copies += 1;
+            to = file_path(&aside, segment).with_extension(format!("seg.{copies}"));
+        }
         let source = disk.open(&from, Open::READ).context("open", &from)?;
         let length = source.len().context("read", &from)?;
         // What was only allocated need not be kept.
@@ -151,7 +161,8 @@ pub(super) fn keep_aside(
             source
                 .read_exact_at(&mut bytes, at)
                 .context("read", &from)?;
-            // A crash here leaves part of a copy, and the log as it was: it is copied again.
+            // A crash here leaves part of a copy, and the log as it was: it is copied again, over this one unless the
+            // mark is there from before.
             copy.write_all_at(&bytes, at).context("write", &to)?;
             at += bytes.len() as u64;
         }
@@ -185,6 +196,23 @@ pub(super) fn is_marked(disk: &dyn Disk, dir: &Path) -> Result<bool, StoreError>
     disk.exists(&path).context("look for", &path)
 }
 
+/// The size in the mark, see [`mark`]; `None` if there is no mark, or one that says nothing.
+pub(super) fn marked_size(disk: &dyn Disk, dir: &Path) -> Result<Option<TreeSize>, StoreError> {
+    let path = dir.join(RESTORING_NAME);
+    if !disk.exists(&path).context("look for", &path)? {
+        return Ok(None);
+    }
+    let mut bytes = [0; MARK_READ_LENGTH];
+    let file = disk.open(&path, Open::READ).context("open", &path)?;
+    let read = read_full_at(&*file, &mut bytes, 0).context("read", &path)?;
+    let text = String::from_utf8_lossy(&bytes[..read]);
+    let mut lines = text.lines();
+    let known = lines.next() == Some(MARK_FIRST_LINE);
+    let signed = lines.next().and_then(|line| line.strip_prefix("signed "));
+    let size = signed.filter(|_| known).and_then(|size| size.parse().ok());
+    Ok(size.map(TreeSize::new))
+}
+
 /// Segment files from the one that begins at `first` on, ascending.
 fn segments_from(
     disk: &dyn Disk,
@@ -216,26 +244,15 @@ impl Store {
     /// # Errors
     /// When the disk does not say.
     pub fn signed_before_loss(&self) -> io::Result<Option<TreeSize>> {
-        let disk = self.0.log.disk();
-        let path = self.0.directory.join(RESTORING_NAME);
-        if !disk.exists(&path)? {
-            return Ok(None);
-        }
-        let mut bytes = [0; MARK_READ_LENGTH];
-        let read = read_full_at(&*disk.open(&path, Open::READ)?, &mut bytes, 0)?;
-        let text = String::from_utf8_lossy(&bytes[..read]);
-        let mut lines = text.lines();
-        let known = lines.next() == Some(MARK_FIRST_LINE);
-        let signed = lines.next().and_then(|line| line.strip_prefix("signed "));
-        let size = signed.filter(|_| known).and_then(|size| size.parse().ok());
-        Ok(size.map(TreeSize::new))
+        Ok(marked_size(self.0.log.disk(), &self.0.directory)?)
     }
 
     /// The log has everything again that it ever acknowledged: removes the mark, then what was kept aside.
     ///
     /// # Errors
-    /// When the disk refuses; the mark may still be there, and then the log is restored once more.
+    /// When the disk refuses to remove the mark, or the store is closed: the mark is another process's business then.
     pub fn restored(&self) -> io::Result<()> {
+        let _held = self.0.working()?;
         let (disk, dir) = (self.0.log.disk(), &self.0.directory);
         let mark = dir.join(RESTORING_NAME);
         if disk.exists(&mark)? {
@@ -243,14 +260,21 @@ impl Store {
             // A crash here leaves the mark or not: with it, the node asks the leader once more how far it has to be.
             disk.sync_dir(dir)?;
         }
-        let aside = dir.join(DAMAGED_DIR);
-        if disk.exists(&aside)? {
-            // A crash in between leaves some of them, for a person to remove: they count for nothing.
-            for name in disk.list(&aside)? {
-                disk.remove(&aside.join(name))?;
-            }
-            disk.sync_dir(&aside)?;
+        if let Err(error) = remove_aside(disk, dir) {
+            tracing::warn!(%error, "what was kept in `{DAMAGED_DIR}` cannot be removed; it counts for nothing");
         }
         Ok(())
     }
+}
+
+/// Removes what was kept aside. A crash in between leaves some of it, for a person to remove: it counts for nothing.
+fn remove_aside(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    let aside = dir.join(DAMAGED_DIR);
+    if disk.exists(&aside)? {
+        for name in disk.list(&aside)? {
+            disk.remove(&aside.join(name))?;
+        }
+        disk.sync_dir(&aside)?;
+    }
+    Ok(())
 }
