@@ -165,6 +165,12 @@ pub enum FrameError {
         /// Where in the header.
         at: usize,
     },
+    /// No frame could follow this one.
+    #[error("log index is {found}, allowed below 2^64 - 1")]
+    Index {
+        /// Index found.
+        found: u64,
+    },
     /// A part is longer than a frame may be.
     #[error(
         "{part} part has {found} bytes, allowed {}",
@@ -265,6 +271,9 @@ impl FrameHeader {
             private_crc: get_u32(bytes, 56),
             private_length: get_u32(bytes, 60),
         };
+        if header.log_id.index.0 == u64::MAX {
+            return Err(FrameError::Index { found: u64::MAX });
+        }
         check_part("public", u64::from(header.public_length))?;
         check_part("private", u64::from(header.private_length))?;
         check_count(header.count)?;

@@ -99,6 +99,8 @@ fn mended_frame(data: &[u8]) -> Option<Vec<u8>> {
     bytes[5] = FrameKind::Blank as u8 + bytes[5] % 4;
     bytes[6..8].fill(0);
     bytes[40..44].fill(0);
+    // An index that another one can follow.
+    bytes[16] &= 0x7f;
     let count = be32(&bytes, 44) % (limits::FRAME_OPERATIONS_MAX as u32 + 1);
     put32(&mut bytes, 44, count);
     put32(&mut bytes, 48, public as u32);
