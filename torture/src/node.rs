@@ -3,7 +3,7 @@
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use scribe_client::{Client, RetryPolicy};
@@ -13,6 +13,8 @@ use crate::host::until;
 use crate::network::{HTTP_PORT, Network};
 use crate::trouble::{Result, Trouble, harness, violation};
 
+/// How long the threads of a stopped process may take to stand still.
+const STAND_STILL_PATIENCE: Duration = Duration::from_secs(5);
 /// How long an orderly stop may take.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -171,6 +173,32 @@ impl Node {
         self.signal(Signal::STOP)?;
         self.paused = true;
         Ok(())
+    }
+
+    /// Waits after [`Node::pause`] until none of its threads runs: each is stopped, or inside a call that it will be
+    /// stopped behind.
+    pub fn stands_still(&self) -> Result<()> {
+        let tasks = format!("/proc/{}/task", self.pid()?);
+        let until = Instant::now() + STAND_STILL_PATIENCE;
+        loop {
+            let mut still = true;
+            for task in std::fs::read_dir(&tasks)? {
+                // A thread that has just ended has no state.
+                let stat = std::fs::read_to_string(task?.path().join("stat")).unwrap_or_default();
+                let state = stat
+                    .rsplit(") ")
+                    .next()
+                    .and_then(|rest| rest.chars().next());
+                still &= matches!(state, None | Some('T' | 't' | 'D' | 'Z' | 'X'));
+            }
+            if still {
+                return Ok(());
+            }
+            if Instant::now() > until {
+                return harness(format!("node {} did not stand still", self.place));
+            }
+            std::thread::yield_now();
+        }
     }
 
     /// SIGCONT.
