@@ -9,6 +9,7 @@ use crate::disk::{Disk, Power};
 use crate::host::{finish, library, text, which};
 use crate::phases::Kind;
 use crate::phases::clock;
+use crate::phases::sync_error::fail_sync;
 use crate::trouble::Result;
 
 /// Makes every sync of a process do nothing.
@@ -90,15 +91,7 @@ fn sync_error(workshop: &Path) -> std::result::Result<(), String> {
     program("strace")?;
     let mut command = Command::new("strace");
     command
-        .args([
-            "-f",
-            "-qq",
-            "-o",
-            "/dev/null",
-            "-e",
-            "trace=fdatasync,fsync",
-        ])
-        .args(["-e", "inject=fdatasync,fsync:error=EIO:when=1"])
+        .args(fail_sync(1))
         .args(["python3", "-c", SYNCS, text(&workshop.join("probe-sync"))]);
     match finish(command, "") {
         Err(said) if said.contains("Input/output error") => Ok(()),

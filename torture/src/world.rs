@@ -83,6 +83,15 @@ impl World {
         of[self.rng.random_range(0..of.len())]
     }
 
+    /// The leader every third time, one of the followers otherwise, and which of the two it is.
+    pub async fn leader_every_third(&mut self, time: u64) -> Result<(&'static str, u64)> {
+        if time % 3 == 2 {
+            return Ok(("leader", self.cluster.leader().await?));
+        }
+        let followers = self.cluster.followers().await?;
+        Ok(("follower", self.any(&followers)))
+    }
+
     /// Lets the load run for a random while, counted in writes, so that a fault falls anywhere.
     pub async fn some_load(&mut self, writes_max: u64) -> Result<()> {
         let writes = self.rng.random_range(1..=writes_max);

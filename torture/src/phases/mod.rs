@@ -9,7 +9,7 @@ mod partition;
 mod pause;
 mod power;
 mod rolling;
-mod sync_error;
+pub mod sync_error;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

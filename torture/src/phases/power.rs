@@ -30,13 +30,7 @@ pub async fn cut_all(world: &mut World, outcome: &mut Outcome) -> Result<()> {
 pub async fn one(world: &mut World, count: u64, outcome: &mut Outcome) -> Result<()> {
     while outcome.injected < count {
         world.some_load(WRITES_MAX).await?;
-        let (what, place) = match outcome.injected % 3 {
-            2 => ("leader", world.cluster.leader().await?),
-            _ => {
-                let followers = world.cluster.followers().await?;
-                ("follower", world.any(&followers))
-            }
-        };
+        let (what, place) = world.leader_every_third(outcome.injected).await?;
         world.record().listen();
         world.cluster.power_cut(&[place])?;
         let silence = world.recovered().await?;

@@ -22,13 +22,7 @@ const EXIT_CODE: i32 = 2;
 pub async fn run(world: &mut World, count: u64, outcome: &mut Outcome) -> Result<()> {
     while outcome.injected < count {
         world.some_load(WRITES_MAX).await?;
-        let (what, place) = match outcome.injected % 3 {
-            2 => ("leader", world.cluster.leader().await?),
-            _ => {
-                let followers = world.cluster.followers().await?;
-                ("follower", world.any(&followers))
-            }
-        };
+        let (what, place) = world.leader_every_third(outcome.injected).await?;
         world.record().listen();
         let which = world.rng.random_range(1..30);
         let mut strace = inject(world.cluster.node(place)?.pid()?, which)?;
@@ -51,19 +45,27 @@ pub async fn run(world: &mut World, count: u64, outcome: &mut Outcome) -> Result
     Ok(())
 }
 
+/// What strace is told, that the sync number `which` of each thread fails.
+pub fn fail_sync(which: u32) -> [String; 8] {
+    let inject = format!("inject=fdatasync,fsync:error=EIO:when={which}");
+    let trace = "trace=fdatasync,fsync";
+    [
+        "-f",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        trace,
+        "-e",
+        inject.as_str(),
+    ]
+    .map(str::to_owned)
+}
+
 /// Lets the n-th sync of each of the process's threads fail from now on.
 pub fn inject(pid: u32, which: u32) -> Result<Child> {
     Ok(Command::new("strace")
-        .args([
-            "-f",
-            "-qq",
-            "-o",
-            "/dev/null",
-            "-e",
-            "trace=fdatasync,fsync",
-            "-e",
-        ])
-        .arg(format!("inject=fdatasync,fsync:error=EIO:when={which}"))
+        .args(fail_sync(which))
         .args(["-p", &pid.to_string()])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
