@@ -236,10 +236,7 @@ impl ConsensusNode {
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
 ) -> Result<T, AnswerError> {
-    crate::blocking::run(work)
-        .await
-        .map_err(failed)?
-        .map_err(failed)
+    crate::blocking::io(work).await.map_err(failed)
 }
 
 /// How far this node is with fetching what it lacks, for status and metrics.

@@ -17,6 +17,7 @@ use scribe_proof::index::TreeSize;
 use super::log_store::{entry_of, frame_of, to_raft_id, to_store_id};
 use super::membership;
 use super::type_config::{AppliedOutcome, Proposal, TypeConfig};
+use crate::blocking;
 use crate::ledger::{self, EntriesFrame, LedgerState, Outcome};
 use crate::planted;
 use crate::store::frame::{Frame, FrameKind, FramePosition};
@@ -283,11 +284,11 @@ impl StateMachine {
             // drops nothing either.
             self.apply_own(last).await?;
             let end = last.last_log_id;
-            return blocking(move || store.log().wait_flushed(end)).await;
+            return blocking::io(move || store.log().wait_flushed(end)).await;
         }
         // Otherwise no frame behind the snapshot is to stay: the log ends before it, or holds another frame at its last
         // place, and openraft has then dropped all that is not committed.
-        blocking(move || store.install(&segments)).await
+        blocking::io(move || store.install(&segments)).await
     }
 
     /// Takes over a snapshot that says nothing but log id and membership: see [`StateMachine::newest_snapshot`].
@@ -319,13 +320,6 @@ impl StateMachine {
             .apply(&frame, position, Effects::Membership(members))?;
         Ok(())
     }
-}
-
-/// Runs what waits for a disk where it may.
-async fn blocking(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
-    crate::blocking::run(work)
-        .await
-        .unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {

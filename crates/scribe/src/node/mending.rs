@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Inner;
+use crate::blocking;
 use crate::consensus::ConsensusNode;
 use crate::store::{Store, Verdict};
 
@@ -80,12 +81,13 @@ pub(super) async fn run(inner: Weak<Inner>) {
             pause = RETRY_PAUSE;
             mender.show(&damaged, 0);
             let store = mender.store.clone();
-            match blocking(move || store.complete_index()).await {
+            match blocking::io(move || store.complete_index()).await {
                 Ok(0) => {}
                 Ok(segments) => tracing::info!(segments, "the key index is complete"),
                 Err(error) => tracing::error!(%error, "the key index is not complete yet"),
             }
-            if let Err(error) = mender.store.clear_mended() {
+            let store = mender.store.clone();
+            if let Err(error) = blocking::io(move || store.clear_mended()).await {
                 tracing::warn!(%error, "what is left of mended segments cannot be removed");
             }
         }
@@ -140,7 +142,7 @@ impl Mender {
     /// derived again later.
     async fn look(&self, number: u32, damaged: &mut BTreeSet<u32>, trees: &mut BTreeSet<u32>) {
         let store = self.store.clone();
-        match blocking(move || store.examine(number)).await {
+        match blocking::io(move || store.examine(number)).await {
             Ok(Verdict::Sound) => {
                 if damaged.remove(&number) {
                     tracing::info!(segment = number, "the segment is what it must be again");
@@ -174,7 +176,7 @@ impl Mender {
     /// Derives the tree hashes of a segment again; `false` if that is not possible now.
     async fn derive(&self, number: u32) -> bool {
         let store = self.store.clone();
-        match blocking(move || store.mend_tree(number)).await {
+        match blocking::io(move || store.mend_tree(number)).await {
             Ok(segments) => {
                 let stats = &self.stats.tree_segments_mended;
                 stats.fetch_add(u64::from(segments), Ordering::Relaxed);
@@ -198,7 +200,7 @@ impl Mender {
     async fn put_back(&self, number: u32, damaged: &BTreeSet<u32>) -> bool {
         let started = Instant::now();
         let store = self.store.clone();
-        let mend = match blocking(move || store.mend(number)).await {
+        let mend = match blocking::io(move || store.mend(number)).await {
             Ok(mend) => mend,
             Err(error) => {
                 self.stats.failures.fetch_add(1, Ordering::Relaxed);
@@ -245,13 +247,4 @@ impl Mender {
             .done_bytes
             .store(done.min(total), Ordering::Relaxed);
     }
-}
-
-/// Runs file work off the tasks that serve others.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
-) -> std::io::Result<T> {
-    crate::blocking::run(work)
-        .await
-        .unwrap_or_else(|error| Err(std::io::Error::other(error)))
 }

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::peer::net::TcpListener;
 use parking_lot::Mutex;
 use scribe_proof::index::TreeSize;
 use tokio::task::JoinHandle;
@@ -30,6 +29,7 @@ use crate::consensus::{
     ConsensusError, ConsensusNode, NodeId, PeerAddress, Transport, others_can_lead,
 };
 use crate::keys::{Keys, LastSigned};
+use crate::peer::net::TcpListener;
 use crate::peer::{PeerOptions, Pool, Security, Server};
 use crate::publisher::Publisher;
 use crate::sequencer::{Preparer, Sequencer};

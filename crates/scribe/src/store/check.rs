@@ -82,11 +82,7 @@ impl<'a> Checker<'a> {
     ) -> Result<(), CheckError> {
         let footer = &sealed.footer;
         let path = sealed_path(sealed);
-        let damage = |offset: u64, reason: String| Damage {
-            path: path.clone(),
-            offset,
-            reason,
-        };
+        let damage = |offset: u64, reason: String| Damage::new(&path, offset, reason);
         if self.builder.size() != footer.start_size || self.builder.root() != footer.start_root {
             return Err(damage(
                 sealed.body_length,

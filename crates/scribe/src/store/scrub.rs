@@ -121,11 +121,7 @@ impl Store {
     /// # Errors
     /// The first bad place, or what the disk cannot read.
     pub fn scrub_segment(&self, number: u32) -> Result<Option<u64>, CheckError> {
-        let scrubbed = self.0.scrub_segment(number);
-        if scrubbed.is_err() {
-            self.suspect(number);
-        }
-        scrubbed
+        self.0.scrub_and_suspect(number)
     }
 
     /// Starts scrubbing in the background. `report` is called on the scrubber's thread after each segment.
@@ -193,7 +189,7 @@ impl Rounds {
             return None;
         }
         let segment = self.number;
-        let (bytes, scrubbed) = match inner.scrub_segment(segment) {
+        let (bytes, scrubbed) = match inner.scrub_and_suspect(segment) {
             Ok(None) => {
                 let rest = self.options.round_interval;
                 let rest = rest.saturating_sub(self.round.elapsed());
@@ -205,9 +201,6 @@ impl Rounds {
             Err(CheckError::Damage(damage)) => (0, Scrubbed::Damaged { segment, damage }),
             Err(CheckError::Io(error)) => (0, Scrubbed::Unreadable { segment, error }),
         };
-        if !matches!(scrubbed, Scrubbed::Good { .. }) {
-            inner.log.suspects().add(segment);
-        }
         report(scrubbed);
         self.number += 1;
         let due = bytes as f64 / self.options.bytes_per_second.max(1) as f64;
@@ -216,6 +209,15 @@ impl Rounds {
 }
 
 impl Inner {
+    /// As [`Self::scrub_segment`]; one with which something is wrong is to be examined.
+    fn scrub_and_suspect(&self, number: u32) -> Result<Option<u64>, CheckError> {
+        let scrubbed = self.scrub_segment(number);
+        if scrubbed.is_err() {
+            self.log.suspects().add(number);
+        }
+        scrubbed
+    }
+
     pub(super) fn scrub_segment(&self, number: u32) -> Result<Option<u64>, CheckError> {
         let sealed = self.log.sealed();
         let last = self.view.read().sealed.last_log_id;

@@ -445,11 +445,7 @@ pub(super) fn check_staged(
     path: &Path,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(OpenSegment, SealedSegment), CheckError> {
-    let damage = |offset: u64, reason: String| Damage {
-        path: path.to_owned(),
-        offset,
-        reason,
-    };
+    let damage = |offset: u64, reason: String| Damage::new(path, offset, reason);
     let length = file.len()?;
     if length != wanted.file_length {
         let reason = format!("it has {length} bytes, allowed {}", wanted.file_length);
@@ -477,11 +473,7 @@ pub(super) fn check_frames(
     path: &Path,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(OpenSegment, SealedSegment), CheckError> {
-    let damage = |offset: u64, reason: String| Damage {
-        path: path.to_owned(),
-        offset,
-        reason,
-    };
+    let damage = |offset: u64, reason: String| Damage::new(path, offset, reason);
     let length = file.len()?;
     if length < wanted.body_length {
         let reason = format!("it has {length} bytes, its frames {}", wanted.body_length);

@@ -162,8 +162,9 @@ impl VoteFile {
         };
         let mut vote = Self { file, path, record };
         // What was read may so far be in the cache only, or in one slot only: both are made good before it counts. They
-        // are written again even where they are the same: a process before this one may have ended because a sync had
-        // failed, and then the system takes what is in its cache for written, and a sync alone writes nothing.
+        // are written, not just synced: a process before this one may have ended because a sync had failed, and then the
+        // system takes what is in its cache for written. Where both are the same one of them was synced; that case is not
+        // told apart, for two syncs at the start.
         vote.write(record)?;
         Ok(Some(vote))
     }

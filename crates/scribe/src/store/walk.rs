@@ -1,7 +1,7 @@
 //! Walking the frames of a segment file from disk, in order, with everything checked that the file alone can say.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -47,6 +47,17 @@ pub struct Damage {
     pub offset: u64,
     /// The rule, the value found, the value allowed.
     pub reason: String,
+}
+
+impl Damage {
+    /// Damage of `path` at byte `offset`.
+    pub(crate) fn new(path: &Path, offset: u64, reason: impl Into<String>) -> Self {
+        Self {
+            path: path.to_owned(),
+            offset,
+            reason: reason.into(),
+        }
+    }
 }
 
 /// Why looking at the store's files ended.

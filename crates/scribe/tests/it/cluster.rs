@@ -309,11 +309,7 @@ async fn a_removed_node_is_refused_and_disturbs_nobody() {
 async fn changes_that_would_stop_the_ledger_are_refused_with_why() {
     let mut cluster = TestCluster::new(3).await;
     let leader = cluster.leader().await;
-    let followers: Vec<u64> = cluster
-        .ids()
-        .into_iter()
-        .filter(|id| *id != leader)
-        .collect();
+    let followers = cluster.all_but(leader);
     let refused = |outcome: Result<(), AdminError>| match outcome {
         Err(AdminError::Refused { rule, .. }) => rule,
         other => panic!("{other:?}"),

@@ -315,11 +315,7 @@ async fn with_every_copy_damaged_at_one_place_nothing_is_invented() {
 async fn a_peer_with_a_damaged_copy_is_not_believed_and_mends_its_own() {
     let mut cluster = sealed_cluster(0).await;
     let leader = cluster.leader().await;
-    let followers: Vec<u64> = cluster
-        .ids()
-        .into_iter()
-        .filter(|id| *id != leader)
-        .collect();
+    let followers = cluster.all_but(leader);
     let (id, peer) = (followers[0], followers[1]);
     let good = good(&cluster, leader);
     let (own, theirs) = (files(&cluster, id), files(&cluster, peer));

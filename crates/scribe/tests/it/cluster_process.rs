@@ -60,11 +60,7 @@ async fn kills_of_the_leader_lose_nothing_and_another_answers_soon() {
         .await;
         cluster.node_mut(leader).kill();
         let killed = Instant::now();
-        let survivors: Vec<u64> = cluster
-            .ids()
-            .into_iter()
-            .filter(|id| *id != leader)
-            .collect();
+        let survivors = cluster.all_but(leader);
         let probes = survivors.iter().map(|id| {
             let name = format!("probe/{round}/{id}");
             let (url, record) = (cluster.node(*id).url(), Arc::clone(&record));

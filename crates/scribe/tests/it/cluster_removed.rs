@@ -130,8 +130,8 @@ fn term(cluster: &TestCluster, id: u64) -> u64 {
 async fn nobody_gets_past_the_lease_by_saying_that_leadership_was_handed_to_it() {
     let mut cluster = TestCluster::new(4).await;
     let leader = cluster.leader().await;
-    let mut others = cluster.ids().into_iter().filter(|id| *id != leader);
-    let (member, removed) = (others.next().unwrap(), others.next().unwrap());
+    let others = cluster.all_but(leader);
+    let (member, removed) = (others[0], others[1]);
     let before = term(&cluster, leader);
 
     // A voter that nobody handed anything to: with its own process stopped, so that it does not disturb.

@@ -101,11 +101,7 @@ async fn a_damaged_acknowledged_frame_is_fetched_again() {
 async fn without_its_vote_nobody_leads_who_lacks_what_it_lost() {
     let mut cluster = TestCluster::new(3).await;
     let leader = cluster.leader().await;
-    let followers: Vec<u64> = cluster
-        .ids()
-        .into_iter()
-        .filter(|id| *id != leader)
-        .collect();
+    let followers = cluster.all_but(leader);
     let (damaged, behind) = (followers[0], followers[1]);
     // Committed by the leader and one follower; the other one never hears of it.
     cluster.stop(behind).await;

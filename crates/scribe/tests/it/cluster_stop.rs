@@ -9,8 +9,8 @@ use crate::test_ledger::put;
 async fn leadership_is_handed_to_a_voter_that_runs_and_stays() {
     let mut cluster = TestCluster::new(3).await;
     let leader = cluster.leader().await;
-    let mut others = cluster.ids().into_iter().filter(|id| *id != leader);
-    let (leaving, staying) = (others.next().unwrap(), others.next().unwrap());
+    let others = cluster.all_but(leader);
+    let (leaving, staying) = (others[0], others[1]);
     assert_eq!(
         cluster.node(staying).hand_over().await,
         HandedOver::NotLeading

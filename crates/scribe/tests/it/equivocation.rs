@@ -266,8 +266,8 @@ async fn a_leader_with_a_damaged_tree_publishes_nothing() {
 async fn an_old_copy_of_data_and_keys(change_leader: bool) {
     let (mut cluster, seen) = watched().await;
     let leader = cluster.leader().await;
-    let mut followers = cluster.ids().into_iter().filter(|id| *id != leader);
-    let (id, other) = (followers.next().unwrap(), followers.next().unwrap());
+    let followers = cluster.all_but(leader);
+    let (id, other) = (followers[0], followers[1]);
     let others = client_of_others(&cluster, id);
     publish_some(&others, &seen, "before", 3).await;
     cluster.node_mut(id).terminate().await;

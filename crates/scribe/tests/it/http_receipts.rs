@@ -256,11 +256,7 @@ async fn a_write_that_cannot_be_published_is_kept_and_says_so() {
     server.put("/v1/keys/before?wait=published", b"v").await;
     let before = shown(&server).await;
     // The others can no longer record what they sign, so they cosign nothing: a majority appends, none publishes.
-    let others: Vec<u64> = cluster
-        .ids()
-        .into_iter()
-        .filter(|id| *id != leader)
-        .collect();
+    let others = cluster.all_but(leader);
     let last_signed = |id: &u64| cluster.key_dir(*id).join("last-signed");
     let away = |id: &u64| cluster.key_dir(*id).join("last-signed-away");
     for id in &others {

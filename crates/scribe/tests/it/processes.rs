@@ -285,6 +285,11 @@ impl Processes {
         self.nodes.keys().copied().collect()
     }
 
+    /// The nodes but this one, by id.
+    pub fn all_but(&self, node: u64) -> Vec<u64> {
+        self.ids().into_iter().filter(|id| *id != node).collect()
+    }
+
     /// A directory for a further node, not started.
     pub fn new_node(&self, name: &str) -> NodeProcess {
         NodeProcess::new(self.directory.path().join(name))

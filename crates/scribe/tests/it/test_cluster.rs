@@ -217,7 +217,12 @@ impl TestCluster {
     /// Any running node that does not lead.
     pub async fn follower(&self) -> u64 {
         let leader = self.leader().await;
-        *self.nodes.keys().find(|id| **id != leader).unwrap()
+        self.all_but(leader)[0]
+    }
+
+    /// The running nodes but this one, by id.
+    pub fn all_but(&self, node: u64) -> Vec<u64> {
+        self.ids().into_iter().filter(|id| *id != node).collect()
     }
 
     /// Waits until every running node has applied as much as the one that has most, and checks that their trees are
