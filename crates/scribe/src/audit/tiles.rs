@@ -453,7 +453,7 @@ impl Reader<'_> {
             reader.read_exact(&mut record).map_err(failed)?;
             let leaf = Leaf::parse(leaf).map_err(|error| wrong(at, error.to_string()))?;
             rules
-                .record(&leaf, &record.into())
+                .record(&leaf, &record)
                 .map_err(|broken| wrong(at + 4, broken.reason).key(&broken.key))?;
             at = end;
             ends.push(end);

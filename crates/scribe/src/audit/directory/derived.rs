@@ -23,9 +23,9 @@ use crate::store::segment::SealedSegment;
 use crate::store::tree::HASH_LENGTH;
 
 /// Memory for blocks of the index: it is read once, front to back.
-const INDEX_CACHE_BYTES: u64 = 16 << 20;
-/// Hashes compared at once.
-const RUN_MAX: usize = 32_768;
+const INDEX_CACHE_BYTES: u64 = 2 << 20;
+/// Hashes compared at once: as many bytes as stay close to the processor.
+const RUN_MAX: usize = 2_048;
 
 /// Hashes by level: in the tree files for sealed segments, in memory behind them.
 #[derive(Debug, Default)]

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use scribe_proof::TreeSize;
@@ -27,6 +28,21 @@ pub(super) struct Frames<'a> {
     end: u64,
     buffer: Bytes,
     buffer_start: u64,
+    /// What `buffer` is a part of.
+    memory: Arc<Memory>,
+}
+
+/// What pieces are read into, over and over: new memory for each costs as much as hashing a tenth of it.
+#[derive(Default)]
+struct Memory(Vec<u8>);
+
+/// [`Memory`] that somebody looks at.
+struct Shared(Arc<Memory>);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        &self.0.0
+    }
 }
 
 /// What stands at one place of the file.
@@ -49,6 +65,7 @@ impl<'a> Frames<'a> {
             end,
             buffer: Bytes::new(),
             buffer_start: start,
+            memory: Arc::default(),
         }
     }
 
@@ -86,11 +103,21 @@ impl<'a> Frames<'a> {
         let needed = needed.min(left);
         let buffer_end = self.buffer_start + self.buffer.len() as u64;
         if self.offset < self.buffer_start || self.offset + needed > buffer_end {
-            let mut bytes = vec![0; needed.max(PIECE).min(left) as usize];
-            self.file
-                .read_exact_at(&mut bytes, self.offset)
-                .map_err(|error| AuditError::io(self.name, &error))?;
-            self.buffer = bytes.into();
+            self.buffer = Bytes::new();
+            // Whoever still holds a frame keeps the memory it is in.
+            if Arc::get_mut(&mut self.memory).is_none() {
+                self.memory = Arc::default();
+            }
+            let length = needed.max(PIECE).min(left) as usize;
+            if let Some(Memory(bytes)) = Arc::get_mut(&mut self.memory) {
+                if bytes.len() < length {
+                    bytes.resize(length, 0);
+                }
+                self.file
+                    .read_exact_at(&mut bytes[..length], self.offset)
+                    .map_err(|error| AuditError::io(self.name, &error))?;
+            }
+            self.buffer = Bytes::from_owner(Shared(self.memory.clone())).slice(..length);
             self.buffer_start = self.offset;
         }
         Ok(self

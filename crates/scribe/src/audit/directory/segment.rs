@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use scribe_proof::hash::Hash;
 use scribe_proof::{LeafIndex, TreeSize};
 use sha2::{Digest as _, Sha256};
@@ -140,9 +141,9 @@ impl<'a> FrameRules<'a> {
     fn batch(&mut self, offset: u64, raw: &Bytes, batch: &Batch) -> Result<(), Finding> {
         for slot in 0..batch.count() {
             let index = self.tree_size.get();
-            let bytes = batch.leaf(slot).unwrap_or_default();
-            let checked = self.entries.leaf(&bytes).and_then(|leaf| {
-                self.entries.opening(&leaf, batch.private(slot).as_ref())?;
+            let bytes = batch.leaf_bytes(slot).unwrap_or_default();
+            let checked = self.entries.leaf(bytes).and_then(|leaf| {
+                self.entries.opening(&leaf, batch.opening(slot))?;
                 if let Some((segment, hasher)) = self.in_index {
                     let version = Version {
                         index: LeafIndex::new(index),
@@ -160,7 +161,7 @@ impl<'a> FrameRules<'a> {
                     let print = record_fingerprint(hasher, &self.index_key, &record);
                     self.sum = self.sum.wrapping_add(print);
                 }
-                Ok(scribe_proof::leaf_hash(&bytes))
+                Ok(scribe_proof::leaf_hash(bytes))
             });
             let hash = checked.map_err(|broken| {
                 let within = bytes.as_ptr() as usize - raw.as_ptr() as usize;
@@ -220,6 +221,8 @@ pub(super) fn record_fingerprint(hasher: &RandomState, index_key: &[u8], record:
     let mut state = hasher.build_hasher();
     // The record first: it has one length, so where the key begins is no question.
     state.write(record);
+    // Whole words from here on: a record is a byte short of two.
+    state.write_u8(0);
     state.write(index_key);
     state.finish()
 }
@@ -261,6 +264,20 @@ pub(super) struct Shared<'a> {
     pub(super) oldest_ms: u64,
     /// Told how many bytes were read.
     pub(super) read: &'a (dyn Fn(u64) + Sync),
+    /// Memory of segments that were taken in, for the hashes of those to come.
+    pub(super) spare: Mutex<Vec<Vec<Hash>>>,
+}
+
+impl Shared<'_> {
+    fn room(&self) -> Vec<Hash> {
+        self.spare.lock().pop().unwrap_or_default()
+    }
+
+    /// Lets the memory be used again.
+    pub(super) fn give_back(&self, mut hashes: Vec<Hash>) {
+        hashes.clear();
+        self.spare.lock().push(hashes);
+    }
 }
 
 impl Job {
@@ -301,7 +318,7 @@ impl Job {
             previous: self.previous.or_else(|| before(sealed.first_log_index)),
             tree_size: sealed.footer.start_size,
             entries: EntryRules::after(0),
-            hashes: Vec::new(),
+            hashes: shared.room(),
             heads: Vec::new(),
             membership: None,
             frames: 0,
