@@ -165,31 +165,33 @@ pub(super) fn locate(
     let Ok(batch) = batch else {
         return whole.entry(tree_size.get());
     };
-    let within =
-        |part: &[u8]| found.offset + (part.as_ptr() as usize - bytes.as_ptr() as usize) as u64;
+    // Of a part of these bytes.
+    let within = |part: &[u8]| {
+        let at = (part.as_ptr() as usize).saturating_sub(bytes.as_ptr() as usize);
+        found.offset + at as u64
+    };
     for slot in 0..batch.count() {
         let index = tree_size.get() + slot as u64;
-        let leaf = batch.leaf(slot).unwrap_or_default();
-        let parsed = Leaf::parse(&leaf).ok();
+        let leaf = batch.leaf_bytes(slot).unwrap_or_default();
+        let parsed = Leaf::parse(leaf).ok();
         let key = parsed.as_ref().map_or(&[][..], |leaf| leaf.key);
         let mut stored = Vec::new();
         let known = tree.read(0, index, 1, &mut stored).is_ok();
-        if parsed.is_none() || known && stored.first() != Some(&leaf_hash(&leaf)) {
+        if parsed.is_none() || known && stored.first() != Some(&leaf_hash(leaf)) {
             return Finding::new(name, format!("the leaf is not what was appended: {error}"))
-                .at(within(&leaf))
+                .at(within(leaf))
                 .entry(index)
                 .key(key);
         }
         let Some(parsed) = &parsed else { continue };
-        let private = batch.private(slot);
-        let opens = private.as_ref().map(|private| {
-            scribe_proof::commitment(&private.salt, &private.metadata, &private.value)
+        let private = batch.opening(slot);
+        let opens = private.map(|private| {
+            scribe_proof::commitment(private.salt, private.metadata, private.value)
                 == parsed.commitment
         });
         if opens != (parsed.kind != LeafKind::System).then_some(true) {
             let at = private.map_or(found.offset + public_end as u64, |private| {
-                // Before the metadata lie the salt and a length.
-                within(&private.metadata).saturating_sub(18)
+                within(private.salt)
             });
             let reason = format!("salt, metadata or value is not what was appended: {error}");
             return Finding::new(name, reason).at(at).entry(index).key(key);
