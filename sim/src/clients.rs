@@ -190,9 +190,27 @@ impl Client {
             steps: vec![step],
             idempotency_key: idempotency_key.clone(),
         };
+        if idempotency_key.is_some() && self.chance.percent(10) {
+            // At once through two nodes, or twice through one: written once.
+            let mut other = Client {
+                all: Arc::clone(&self.all),
+                id: self.id,
+                chance: Chance::new(self.chance.next(), "at once"),
+                writes: 0,
+                heard: BTreeMap::new(),
+            };
+            tokio::join!(
+                self.attempt(number, write.clone(), asked.clone()),
+                other.attempt(number, write.clone(), asked.clone())
+            );
+        }
         for _ in 0..ATTEMPTS_MAX {
             let known = self.attempt(number, write.clone(), asked.clone()).await;
-            if known || idempotency_key.is_none() {
+            let again = match known {
+                true => self.chance.percent(10),
+                false => true,
+            };
+            if !again || idempotency_key.is_none() {
                 return;
             }
             sleep(self.chance.ms(10..=2_000)).await;

@@ -98,6 +98,8 @@ pub struct Machine {
     pub process: Mutex<Process>,
     /// Whether bits of its files were flipped: it may refuse to start, and may refuse to serve what is damaged.
     pub rotten: AtomicBool,
+    /// Processes it has had.
+    pub lives: AtomicU64,
     options: NodeOptions,
     trace: Trace,
 }
@@ -153,6 +155,7 @@ impl Machine {
             disk: Mutex::new(disk),
             process: Mutex::default(),
             rotten: AtomicBool::new(false),
+            lives: AtomicU64::new(0),
             options,
             trace,
         }
@@ -162,6 +165,7 @@ impl Machine {
     pub async fn run(self: Arc<Self>) -> turmoil::Result {
         let disk = self.disk.lock().clone();
         *self.process.lock() = Process::Starting;
+        self.lives.fetch_add(1, Ordering::Relaxed);
         self.trace.line(format_args!("{} starts", self.name));
         let started = Node::start_on(self.options.clone(), Arc::new(disk), IndexKind::Memory).await;
         let node = match started {

@@ -14,9 +14,12 @@ mod clients;
 mod cluster;
 mod court;
 mod faults;
+mod floor;
+mod kept;
 mod machine;
 mod many;
 mod options;
+mod planted;
 mod real_time;
 mod requests;
 mod run;
@@ -30,6 +33,7 @@ use clap::{Args, Parser, Subcommand};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
+use crate::floor::Happened;
 use crate::many::Finished;
 use crate::options::{Fault, Options};
 use crate::real_time::RealTime;
@@ -127,7 +131,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run_one(&args),
         Command::Many(args) => run_many(&args),
         Command::ReplayTwice(args) => replay_twice(&args),
-        Command::Planted(args) => planted(&args),
+        Command::Planted(args) => planted::run(&args),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -142,15 +146,20 @@ fn main() -> ExitCode {
 type Outcome = Result<bool, Box<dyn std::error::Error>>;
 
 impl Shape {
-    fn options(&self, seed: u64) -> Result<Options, String> {
-        let mut only = Vec::new();
-        let none = self.faults.iter().any(|name| name == "none");
-        for name in self.faults.iter().filter(|name| *name != "none") {
-            only.push(Fault::parse(name).ok_or_else(|| {
+    fn kinds(&self) -> Result<Vec<Fault>, String> {
+        let named = self.faults.iter().filter(|name| *name != "none");
+        let kind = |name: &String| {
+            Fault::parse(name).ok_or_else(|| {
                 let all = Fault::ALL.map(Fault::name).join(", ");
                 format!("there is no fault `{name}`, there are: {all}, none")
-            })?);
-        }
+            })
+        };
+        named.map(kind).collect()
+    }
+
+    fn options(&self, seed: u64) -> Result<Options, String> {
+        let only = self.kinds()?;
+        let none = self.faults.iter().any(|name| name == "none");
         let mut options = Options::draw(seed, self.seconds, self.nodes, &only);
         if none {
             options.faults = only;
@@ -280,15 +289,28 @@ fn run_many(args: &ManyArgs) -> Outcome {
         args.keep_going || broken.is_empty()
     })?;
     let seconds = began.elapsed().as_secs_f64();
-    let simulated = totals.remove("simulated_ms").unwrap_or_default() as f64 / 1_000.0;
+    let simulated_ms = totals.remove("simulated_ms").unwrap_or_default();
+    let simulated = simulated_ms as f64 / 1_000.0;
     println!("{done} seeds, {} violations {broken:?}", broken.len());
     println!(
         "{simulated:.0} simulated s in {seconds:.0} s: {:.0} times real time with {} processes",
         simulated / seconds,
         args.jobs
     );
+    let acknowledged = totals.get("checked_acknowledged");
+    println!(
+        "{}, acknowledged writes {}",
+        Happened::of(&totals, done),
+        acknowledged.copied().unwrap_or_default()
+    );
     for (name, count) in &totals {
         println!("  {name} {count}");
+    }
+    if broken.is_empty() {
+        let asked = args.shape.kinds()?;
+        let asked = (!args.shape.faults.is_empty()).then_some(&asked[..]);
+        floor::check(&totals, done, simulated_ms, asked)
+            .map_err(|below| format!("the run is not valid, whatever it found: {below}"))?;
     }
     Ok(broken.is_empty())
 }
@@ -347,57 +369,6 @@ fn replay_twice(args: &ManyArgs) -> Outcome {
     }
     println!("{same} seeds, each the same twice");
     Ok(true)
-}
-
-fn planted(args: &PlantedArgs) -> Outcome {
-    if !cfg!(feature = "planted-bugs") {
-        return Err("no bugs are planted in this build: add `--features planted-bugs`".into());
-    }
-    let many = &args.many;
-    let pass = many.shape.arguments();
-    let all = scribe::planted::BUGS;
-    if let Some(unknown) = args
-        .bugs
-        .iter()
-        .find(|bug| all.iter().all(|(name, _)| name != bug))
-    {
-        return Err(format!("there is no bug `{unknown}`").into());
-    }
-    let mut all_found = true;
-    let wanted = |name: &str| args.bugs.is_empty() || args.bugs.iter().any(|bug| bug == name);
-    for (bug, what) in all.into_iter().filter(|(name, _)| wanted(name)) {
-        let began = RealTime::now();
-        let (mut tried, mut found) = (0, None);
-        let seeds = many.from..many.from + many.seeds;
-        many::run(
-            seeds,
-            many.jobs,
-            many.patience,
-            &pass,
-            Some(bug),
-            |finished| {
-                tried += 1;
-                if !finished.is_well() && found.is_none() {
-                    found = Some((finished.seed, finished.why()));
-                }
-                found.is_none()
-            },
-        )?;
-        let seconds = began.elapsed().as_secs_f64();
-        match found {
-            Some((seed, why)) => {
-                let why: String = why.chars().take(160).collect();
-                println!(
-                    "{bug} ({what}): found after {tried} seeds, {seconds:.0} s, by seed {seed}: {why}"
-                );
-            }
-            None => {
-                all_found = false;
-                println!("{bug} ({what}): NOT FOUND in {tried} seeds, {seconds:.0} s");
-            }
-        }
-    }
-    Ok(all_found)
 }
 
 fn text(bytes: &[u8]) -> std::borrow::Cow<'_, str> {

@@ -23,6 +23,7 @@ use crate::clients::{self, Clients};
 use crate::cluster::{Cluster, Counts};
 use crate::court::{self, Court};
 use crate::faults::Faults;
+use crate::kept::Kept;
 use crate::machine::Machine;
 use crate::options::Options;
 use crate::requests::Request;
@@ -102,6 +103,7 @@ struct World {
     led: (u64, u64),
     home: std::path::PathBuf,
     sealed: BTreeMap<u64, usize>,
+    kept: BTreeMap<u64, Kept>,
 }
 
 impl World {
@@ -130,6 +132,7 @@ impl World {
             led: (0, 0),
             home: home.to_owned(),
             sealed: BTreeMap::new(),
+            kept: BTreeMap::new(),
         })
     }
 
@@ -173,6 +176,12 @@ impl World {
     fn look(&mut self, machine: &Machine) {
         let Some(node) = machine.node() else { return };
         let id = NodeId(machine.id);
+        let rotten = machine.rotten.load(Relaxed);
+        let kept = self.kept.entry(machine.id).or_default();
+        if let Err(forgot) = kept.look(machine.lives.load(Relaxed), &node, rotten) {
+            self.court
+                .broken(format!("disk: {} {forgot}", machine.name));
+        }
         let applied = node.watch_applied().borrow().clone();
         // What a rotten node cannot read it does not show.
         let root = node.root_at(applied.tree_size);
@@ -249,7 +258,9 @@ impl World {
         }
         let mut heads = BTreeMap::new();
         for machine in self.cluster.machines.iter().filter(healthy) {
-            let node = machine.node()?;
+            let Some(node) = machine.node() else {
+                return Some(format!("{} is not up", machine.name));
+            };
             let size = node.applied_size();
             let root = node.root_at(size).ok();
             heads.insert(machine.id, (size, root));

@@ -16,6 +16,16 @@ macro_rules! counts {
             pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
                 [$((stringify!($name), self.$name),)*].into_iter()
             }
+
+            /// The counts of these names, as [`Checked::counts`] has them; 0 where there is none.
+            pub fn of(count: impl Fn(&str) -> Option<u64>) -> Self {
+                Self { $($name: count(stringify!($name)).unwrap_or_default(),)* }
+            }
+
+            /// Every count changed in one way: a floor that grows with the length of a run.
+            pub fn map(self, change: impl Fn(u64) -> u64) -> Self {
+                Self { $($name: change(self.$name),)* }
+            }
         }
     };
 }

@@ -536,6 +536,16 @@ impl Node {
         self.inner.consensus.health_check()
     }
 
+    /// Last index of the log, counted from 1, that is both applied and on this node's disk: whatever happens to the node,
+    /// it has the log up to here after a start. 0 if there is none. For the simulated world, which holds nodes to it.
+    #[cfg(feature = "simulation")]
+    pub fn kept_log_index(&self) -> u64 {
+        let flushed = self.inner.store.log().flushed();
+        let applied = self.inner.store.applied().last_log_id;
+        let index = |id: Option<crate::store::frame::LogId>| id.map_or(0, |id| id.index.0);
+        index(flushed).min(index(applied))
+    }
+
     /// Whether the node should be sent traffic, and if not, why.
     pub fn ready(&self) -> Result<(), String> {
         if self.inner.leaving.load(Ordering::Relaxed) {

@@ -18,7 +18,8 @@ const LAST_SIGNED_MAGIC: &str = "scribe-ledger/last-signed/v1";
 /// The newest head signed with the keys of a directory.
 ///
 /// It is stored *before* a signature leaves the node, so what anybody may hold is never newer than what is stored.
-/// Before signing anything else the caller recomputes the root hash at this size from its data.
+/// Before signing anything else the caller recomputes the root hash at this size from its data. A checkpoint that a node
+/// shows without having signed it is recorded in the same way before it is shown: after a start nothing smaller is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LastSigned {
     /// Name of the ledger.

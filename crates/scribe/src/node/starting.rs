@@ -156,6 +156,7 @@ impl Node {
             options.world.clone(),
             Duration::from_millis(options.publish_interval_ms),
             options.witnesses.clone(),
+            LastSigned::load(&options.key_dir)?.map_or(TreeSize::EMPTY, |last| last.size),
         );
         let disk_task = watch_disk(
             store.clone(),

@@ -13,9 +13,13 @@
 //!
 //! Publishing happens on an interval when there are new user entries, and at once when somebody waits for it. A node
 //! that does not lead shows the checkpoints the leader sends it, and asks for one when somebody waits.
+//!
+//! What a node shows never goes back, not over a restart either: a head is in the record of what was signed (`record`)
+//! before it is shown, and after a start nothing smaller than that record is shown.
 
 mod agree;
 mod late;
+mod record;
 mod shown;
 mod signers;
 mod witnesses;
@@ -48,10 +52,9 @@ use crate::consensus::{
     AppliedOutcome, ConsensusNode, Leadership, NodeId, Proposal, ProposalResult,
 };
 use crate::error::PublishError;
-use crate::keys::{Keys, LastSigned};
+use crate::keys::Keys;
 use crate::limits;
 use crate::peer::{Lane, Wait};
-use crate::planted;
 use crate::roster;
 use crate::store::Store;
 use crate::world::World;
@@ -99,6 +102,8 @@ struct Shared {
     /// Outside witnesses that are asked for cosignatures, and whose cosignatures are kept.
     outside: Vec<Outside>,
     witnessed: Witnessed,
+    /// Nothing smaller is shown: what this node may have shown before it was started.
+    floor: TreeSize,
     /// Held while a head is recorded as signed: one at a time, in order.
     signing: tokio::sync::Mutex<()>,
     /// The ledger's keys as they were last read from its entries.
@@ -154,7 +159,10 @@ enum SignError {
 
 impl Publisher {
     /// Starts publishing. The first checkpoint after a start is made as soon as this node leads, so that a restarted
-    /// ledger is never without one.
+    /// ledger is never without one. `floor` is the size of the head recorded as signed last: until there is a checkpoint
+    /// that is not smaller, none is shown, and one is asked for.
+    // Each is another part of the node.
+    #[expect(clippy::too_many_arguments)]
     pub fn start(
         consensus: ConsensusNode,
         store: Store,
@@ -163,6 +171,7 @@ impl Publisher {
         world: World,
         interval: Duration,
         outside: Vec<WitnessAddress>,
+        floor: TreeSize,
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let (newest_sender, newest) = watch::channel(None);
         let (failed_sender, failed) = watch::channel(None);
@@ -174,8 +183,9 @@ impl Publisher {
             key_dir,
             world,
             wanted: Notify::new(),
-            wanted_size: AtomicU64::new(0),
+            wanted_size: AtomicU64::new(floor.get()),
             newest: newest_sender,
+            floor,
             outside: open_witnesses(outside),
             witnessed: Witnessed::default(),
             signing: tokio::sync::Mutex::new(()),
@@ -338,69 +348,6 @@ impl Shared {
         Ok(root.map_err(std::io::Error::other)??)
     }
 
-    /// Whether the leader may sign a head of this size: `false` if another leader had a larger one signed here since the
-    /// size was taken, which covers it. A larger one than all that is applied means that entries are missing.
-    async fn may_sign(&self, size: TreeSize) -> Result<bool, SignError> {
-        match self.check_last_signed(size).await {
-            Ok(()) => Ok(true),
-            Err(SignError::Behind { signed, .. }) if self.store.applied().tree_size >= signed => {
-                Ok(false)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// A head once signed is never contradicted: the root at the last signed size is recomputed first.
-    async fn check_last_signed(&self, size: TreeSize) -> Result<(), SignError> {
-        if let Some(reason) = self.failed.borrow().clone() {
-            return Err(SignError::Keys(reason));
-        }
-        let last =
-            LastSigned::load(&self.key_dir).map_err(|error| SignError::Keys(error.to_string()))?;
-        let Some(last) = last else {
-            // It was there when this node started, or nothing would have come this far.
-            let reason = "the record of what was signed last is gone from the key directory";
-            return Err(SignError::Keys(reason.to_owned()));
-        };
-        if last.size > size {
-            return Err(SignError::Behind {
-                found: size,
-                signed: last.size,
-            });
-        }
-        let found = self.root_at(last.size).await?;
-        if found != last.root {
-            return Err(SignError::Contradiction {
-                size: last.size,
-                found,
-                signed: last.root,
-            });
-        }
-        Ok(())
-    }
-
-    /// Durable before any signature leaves the node, and after the entries it stands for: what is applied may be on the
-    /// disks of a majority and not yet on this one, and a start takes a log that ends before the last signed head for
-    /// an older copy. A crash right here leaves a head recorded that nobody has seen: the next one extends it.
-    async fn record_signed(&self, size: TreeSize, root: Hash) -> Result<(), SignError> {
-        // planted
-        if let Some(applied) = self.store.applied().last_log_id
-            && !planted::has("signed-before-durable")
-        {
-            let log = self.store.log().clone();
-            crate::blocking::run(move || log.wait_flushed(applied))
-                .await
-                .map_err(std::io::Error::other)??;
-        }
-        LastSigned {
-            origin: self.keys.origin.clone(),
-            size,
-            root,
-        }
-        .store(&self.key_dir)
-        .map_err(|error| SignError::Keys(error.to_string()))
-    }
-
     fn cosignature(&self, text: &str) -> Result<Signature, SignError> {
         cosignature::sign(text, &self.keys.node, self.world.now_ms() / 1_000)
             .map_err(|error| SignError::Keys(error.to_string()))
@@ -416,8 +363,8 @@ impl Shared {
         });
     }
 
-    /// Makes a checkpoint the newest, unless a larger one is shown already. One of a head that is shown adds its
-    /// signatures to it. Every line of it was verified.
+    /// Makes a checkpoint the newest, unless a larger one is or may have been shown already. One of a head that is shown
+    /// adds its signatures to it. Every line of it was verified, and its head is recorded.
     fn show(&self, mut published: Published) {
         // Outside cosignatures of this head that came before this note, in another one.
         let kept = self.witnessed.of_size(published.size);
@@ -426,6 +373,7 @@ impl Shared {
         }
         self.newest.send_if_modified(|newest| {
             match newest.as_ref() {
+                None if published.size < self.floor => return false,
                 Some(shown) if published.size < shown.size => return false,
                 Some(shown) if published.size == shown.size => {
                     match shown::merged(&shown.note, &published.note) {
@@ -513,6 +461,9 @@ impl Shared {
             .chain(self.outside.iter().map(Outside::key));
         let signed = shown::with_known_lines(&signed, known)
             .ok_or("the checkpoint has more signatures than fit")?;
+        self.record_shown(checkpoint.size, checkpoint.root)
+            .await
+            .map_err(|error| error.to_string())?;
         self.show(Published {
             size: checkpoint.size,
             root: checkpoint.root,

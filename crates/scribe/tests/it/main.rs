@@ -12,6 +12,7 @@ mod cli_node;
 mod cli_offline;
 mod cli_policy;
 mod cluster;
+mod cluster_checkpoint;
 mod cluster_damage;
 mod cluster_full_disk;
 mod cluster_mend;
