@@ -100,9 +100,15 @@ pub fn audit(
             }
             index.check_segments(sealed)?;
         }
-        None => report
-            .notes
-            .push("the key index was not compared: it is derived, and was left out".to_owned()),
+        None => report.notes.push(
+            "the key index was not compared: it is derived, and was left out; what sealed entries say about the version \
+             of their key before them could not be compared without it"
+                .to_owned(),
+        ),
+    }
+    // The index is what the entries give, so it is right about them.
+    if let Some(doubt) = ledger.doubt.take() {
+        return Err(doubt.into());
     }
 
     let mut tree = tree;
@@ -111,6 +117,7 @@ pub fn audit(
         &inventory,
         first_open,
         &mut tree,
+        index.as_ref(),
         &mut ledger,
         &read,
     )?;
@@ -196,6 +203,8 @@ struct Ledger {
     system_entries: u64,
     heads: u64,
     index_sum: u64,
+    /// The first of its kind.
+    doubt: Option<Finding>,
     notes: Vec<String>,
 }
 
@@ -213,6 +222,7 @@ impl Ledger {
             system_entries: 0,
             heads: 0,
             index_sum: 0,
+            doubt: None,
             notes: Vec::new(),
         }
     }
@@ -311,6 +321,7 @@ impl Ledger {
         self.announced.append(facts.entries.announced);
         self.index_sum = self.index_sum.wrapping_add(facts.sum);
         self.previous = facts.last;
+        self.doubt = self.doubt.take().or(facts.doubt);
         shared.give_back(facts.hashes);
 
         let Some((last_log_id, last_chain)) = facts.last.filter(|_| facts.frames > 0) else {
