@@ -15,6 +15,7 @@ use scribe::world::{Clock, Entropy, World};
 use tokio::sync::mpsc;
 
 use crate::chance::Chance;
+use crate::kept::Kept;
 use crate::options::Options;
 use crate::requests::{self, Request};
 use crate::trace::Trace;
@@ -98,8 +99,10 @@ pub struct Machine {
     pub process: Mutex<Process>,
     /// Whether bits of its files were flipped: it may refuse to start, and may refuse to serve what is damaged.
     pub rotten: AtomicBool,
+    /// What has to be on its disk.
+    kept: Mutex<Kept>,
     /// Processes it has had.
-    pub lives: AtomicU64,
+    lives: AtomicU64,
     options: NodeOptions,
     trace: Trace,
 }
@@ -155,6 +158,7 @@ impl Machine {
             disk: Mutex::new(disk),
             process: Mutex::default(),
             rotten: AtomicBool::new(false),
+            kept: Mutex::default(),
             lives: AtomicU64::new(0),
             options,
             trace,
@@ -208,6 +212,22 @@ impl Machine {
             Process::Up(node, _) => Some((**node).clone()),
             _ => None,
         }
+    }
+
+    /// Compares what its node has with what it had, and remembers that.
+    ///
+    /// # Errors
+    /// What it has forgotten.
+    pub fn look_at_disk(&self) -> Result<(), String> {
+        let Some(node) = self.node() else {
+            return Ok(());
+        };
+        let (life, rotten) = (
+            self.lives.load(Ordering::Relaxed),
+            self.rotten.load(Ordering::Relaxed),
+        );
+        let looked = self.kept.lock().look(life, &node, rotten);
+        looked.map_err(|forgot| format!("disk: {} {forgot}", self.name))
     }
 
     /// Where requests go, if it serves.
