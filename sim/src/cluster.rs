@@ -165,7 +165,7 @@ impl Cluster {
         let machine = self.machine(id);
         let down = machine.is_down();
         // What it has at the last moment it has to find again.
-        if let Err(forgot) = machine.look_at_disk() {
+        if let Some(forgot) = machine.look_at_disk() {
             self.court.broken(forgot);
         }
         let operations = {

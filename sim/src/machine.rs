@@ -101,6 +101,8 @@ pub struct Machine {
     pub rotten: AtomicBool,
     /// What has to be on its disk.
     kept: Mutex<Kept>,
+    /// What its node had, and had not after a start.
+    forgot: Mutex<Option<String>>,
     /// Processes it has had.
     lives: AtomicU64,
     options: NodeOptions,
@@ -159,6 +161,7 @@ impl Machine {
             process: Mutex::default(),
             rotten: AtomicBool::new(false),
             kept: Mutex::default(),
+            forgot: Mutex::default(),
             lives: AtomicU64::new(0),
             options,
             trace,
@@ -186,6 +189,8 @@ impl Machine {
         ));
         let (sender, mut receiver) = mpsc::unbounded_channel();
         *self.process.lock() = Process::Up(Box::new(node.clone()), sender);
+        // Before it hears from others. Whoever watches the nodes asks what came of it.
+        self.look_at_disk();
         let mut fatal = std::pin::pin!(node.fatal());
         loop {
             tokio::select! {
@@ -214,20 +219,19 @@ impl Machine {
         }
     }
 
-    /// Compares what its node has with what it had, and remembers that.
-    ///
-    /// # Errors
-    /// What it has forgotten.
-    pub fn look_at_disk(&self) -> Result<(), String> {
-        let Some(node) = self.node() else {
-            return Ok(());
-        };
-        let (life, rotten) = (
-            self.lives.load(Ordering::Relaxed),
-            self.rotten.load(Ordering::Relaxed),
-        );
-        let looked = self.kept.lock().look(life, &node, rotten);
-        looked.map_err(|forgot| format!("disk: {} {forgot}", self.name))
+    /// Compares what its node has with what it had, and remembers that. Returns what it has ever forgotten.
+    pub fn look_at_disk(&self) -> Option<String> {
+        if let Some(node) = self.node() {
+            let (life, rotten) = (
+                self.lives.load(Ordering::Relaxed),
+                self.rotten.load(Ordering::Relaxed),
+            );
+            if let Err(forgot) = self.kept.lock().look(life, &node, rotten) {
+                let text = format!("disk: {} {forgot}", self.name);
+                self.forgot.lock().get_or_insert(text);
+            }
+        }
+        self.forgot.lock().clone()
     }
 
     /// Where requests go, if it serves.

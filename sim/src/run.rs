@@ -173,7 +173,7 @@ impl World {
     fn look(&mut self, machine: &Machine) {
         let Some(node) = machine.node() else { return };
         let id = NodeId(machine.id);
-        if let Err(forgot) = machine.look_at_disk() {
+        if let Some(forgot) = machine.look_at_disk() {
             self.court.broken(forgot);
         }
         let applied = node.watch_applied().borrow().clone();
@@ -258,6 +258,14 @@ impl World {
             let size = node.applied_size();
             let root = node.root_at(size).ok();
             heads.insert(machine.id, (size, root));
+        }
+        // The leader may be one whose bits were flipped: what it acknowledged a moment ago is on the others' disks, and
+        // may not be applied there yet.
+        let reached = self.court.reached();
+        if heads.values().any(|(size, _)| size.get() < reached) {
+            return Some(format!(
+                "something acknowledged below tree size {reached} is not applied everywhere: {heads:?}"
+            ));
         }
         let first = heads.values().next().copied();
         if heads.values().any(|head| Some(*head) != first) {
@@ -374,7 +382,7 @@ impl Probes {
         if matches!(outcome, scribe_oracle::Outcome::Acknowledged(_)) {
             self.passed.insert(machine.id);
         }
-        court.tell(|judge, at| judge.returned(at, operation, outcome));
+        court.returned(operation, outcome);
         false
     }
 
