@@ -250,7 +250,7 @@ impl Client {
             }
         };
         let known = outcome != Outcome::Unknown;
-        court.tell(|judge, at| judge.returned(at, operation, outcome));
+        court.returned(operation, outcome);
         known
     }
 
@@ -292,7 +292,7 @@ impl Client {
             }
             Reply::Said(Err(_)) | Reply::NotSent | Reply::Lost => Outcome::Refused,
         };
-        court.tell(|judge, at| judge.returned(at, operation, outcome));
+        court.returned(operation, outcome);
     }
 
     /// Looks at a few entries somewhere in the ledger, as a node has them.

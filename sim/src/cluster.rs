@@ -1,7 +1,7 @@
 //! The machines of a run and the network between them: what can be done to them from outside, and how it is undone.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -18,6 +18,18 @@ use crate::trace::Trace;
 
 /// How often something was done, for the closing line.
 pub type Counts = BTreeMap<&'static str, u64>;
+
+/// Of 100 bits that flip, so many do so in what was written last: the frames that only a majority has, and that look most
+/// like a torn tail.
+const TAIL_PERCENT: u64 = 30;
+/// How far that reaches, bytes: a few frames.
+const TAIL_BYTES: u64 = 1_500;
+
+/// The log segment that is written to, among a machine's files.
+fn newest_segment(files: &[PathBuf]) -> Option<&PathBuf> {
+    let segment = |path: &&PathBuf| path.extension().is_some_and(|end| end == "seg");
+    files.iter().filter(segment).max()
+}
 
 /// The cluster as the world handles it.
 pub struct Cluster {
@@ -152,6 +164,10 @@ impl Cluster {
     ) {
         let machine = self.machine(id);
         let down = machine.is_down();
+        // What it has at the last moment it has to find again.
+        if let Some(forgot) = machine.look_at_disk() {
+            self.court.broken(forgot);
+        }
         let operations = {
             let mut disk = machine.disk.lock();
             let old = disk.clone();
@@ -186,9 +202,20 @@ impl Cluster {
         let disk = machine.disk.lock().clone();
         let files = disk.files();
         for _ in 0..flips {
-            let path = self.chance.pick(&files);
-            let length = disk.bytes(path).map_or(0, |bytes| bytes.len() as u64);
-            let (offset, bit) = (self.chance.below(length), self.chance.below(8));
+            let path = match self.chance.percent(TAIL_PERCENT) {
+                true => newest_segment(&files),
+                false => None,
+            };
+            let tail = path.is_some();
+            let path = path.unwrap_or_else(|| self.chance.pick(&files));
+            let bytes = disk.bytes(path).unwrap_or_default();
+            // Segments end in zeros until they are full.
+            let end = match tail {
+                true => bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0) + 1,
+                false => bytes.len(),
+            } as u64;
+            let reach = if tail { end.min(TAIL_BYTES) } else { end };
+            let (offset, bit) = (end - reach + self.chance.below(reach), self.chance.below(8));
             if disk.flip(path, offset, 1 << bit) {
                 self.count("bit_flips");
                 self.trace.line(format_args!(

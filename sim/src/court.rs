@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use scribe::node::Entry;
-use scribe_oracle::{Checked, Judge, Moment, Seen, Version, Violation};
+use scribe_oracle::{Checked, Judge, Moment, OperationId, Outcome, Seen, Version, Violation};
 use scribe_proof::leaf::LeafKind;
 use scribe_proof::sha256;
 
@@ -21,6 +21,8 @@ struct Inner {
     /// Grows with each event: sharper than the simulated clock, which stands still while many things happen.
     moment: u64,
     violation: Option<String>,
+    /// Tree size that covers everything acknowledged.
+    reached: u64,
     trace: Trace,
 }
 
@@ -31,6 +33,7 @@ impl Court {
             judge: Judge::new(),
             moment: 0,
             violation: None,
+            reached: 0,
             trace,
         })))
     }
@@ -54,6 +57,21 @@ impl Court {
                 None
             }
         }
+    }
+
+    /// An operation has its answer.
+    pub fn returned(&self, operation: OperationId, outcome: Outcome) {
+        if let Outcome::Acknowledged(appended) = &outcome {
+            let mut inner = self.0.lock();
+            let sizes = appended.iter().map(|one| one.index.tree_size().get());
+            inner.reached = sizes.fold(inner.reached, u64::max);
+        }
+        self.tell(|judge, at| judge.returned(at, operation, outcome));
+    }
+
+    /// The least tree size that covers everything acknowledged: who has caught up has as much.
+    pub fn reached(&self) -> u64 {
+        self.0.lock().reached
     }
 
     /// Something is wrong that is not the judge's business.

@@ -10,6 +10,8 @@ pub struct Kept {
     life: u64,
     /// Last log entry that was on its disk and applied: it was agreed on, so nothing takes it back.
     log_index: u64,
+    /// Term of its vote.
+    term: u64,
     /// Sealed segments.
     sealed: usize,
 }
@@ -33,6 +35,14 @@ impl Kept {
             ));
         }
         self.sealed = sealed;
+        let term = node.kept_term();
+        if term < self.term && !rotten {
+            return Err(format!(
+                "had voted in term {} and has no vote after term {term} on its disk",
+                self.term
+            ));
+        }
+        self.term = term;
         // What it lost it may still be getting back.
         if found.log.lost.is_none() || node.ready().is_ok() {
             self.log_index = self.log_index.max(node.kept_log_index());

@@ -15,6 +15,7 @@ use scribe::world::{Clock, Entropy, World};
 use tokio::sync::mpsc;
 
 use crate::chance::Chance;
+use crate::kept::Kept;
 use crate::options::Options;
 use crate::requests::{self, Request};
 use crate::trace::Trace;
@@ -98,8 +99,12 @@ pub struct Machine {
     pub process: Mutex<Process>,
     /// Whether bits of its files were flipped: it may refuse to start, and may refuse to serve what is damaged.
     pub rotten: AtomicBool,
+    /// What has to be on its disk.
+    kept: Mutex<Kept>,
+    /// What its node had, and had not after a start.
+    forgot: Mutex<Option<String>>,
     /// Processes it has had.
-    pub lives: AtomicU64,
+    lives: AtomicU64,
     options: NodeOptions,
     trace: Trace,
 }
@@ -155,6 +160,8 @@ impl Machine {
             disk: Mutex::new(disk),
             process: Mutex::default(),
             rotten: AtomicBool::new(false),
+            kept: Mutex::default(),
+            forgot: Mutex::default(),
             lives: AtomicU64::new(0),
             options,
             trace,
@@ -182,6 +189,8 @@ impl Machine {
         ));
         let (sender, mut receiver) = mpsc::unbounded_channel();
         *self.process.lock() = Process::Up(Box::new(node.clone()), sender);
+        // Before it hears from others. Whoever watches the nodes asks what came of it.
+        self.look_at_disk();
         let mut fatal = std::pin::pin!(node.fatal());
         loop {
             tokio::select! {
@@ -208,6 +217,21 @@ impl Machine {
             Process::Up(node, _) => Some((**node).clone()),
             _ => None,
         }
+    }
+
+    /// Compares what its node has with what it had, and remembers that. Returns what it has ever forgotten.
+    pub fn look_at_disk(&self) -> Option<String> {
+        if let Some(node) = self.node() {
+            let (life, rotten) = (
+                self.lives.load(Ordering::Relaxed),
+                self.rotten.load(Ordering::Relaxed),
+            );
+            if let Err(forgot) = self.kept.lock().look(life, &node, rotten) {
+                let text = format!("disk: {} {forgot}", self.name);
+                self.forgot.lock().get_or_insert(text);
+            }
+        }
+        self.forgot.lock().clone()
     }
 
     /// Where requests go, if it serves.

@@ -546,6 +546,13 @@ impl Node {
         index(flushed).min(index(applied))
     }
 
+    /// Term of the vote that is on this node's disk: it may never vote in an earlier one. For the simulated world, like
+    /// [`Node::kept_log_index`].
+    #[cfg(feature = "simulation")]
+    pub fn kept_term(&self) -> u64 {
+        self.inner.store.log().vote().map_or(0, |vote| vote.term)
+    }
+
     /// Whether the node should be sent traffic, and if not, why.
     pub fn ready(&self) -> Result<(), String> {
         if self.inner.leaving.load(Ordering::Relaxed) {
