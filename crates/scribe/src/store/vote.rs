@@ -4,7 +4,6 @@
 //! synced. Whatever a crash does to the slot being written, the other holds the last acknowledged vote; and whichever
 //! slot rots, no acknowledged vote is forgotten: a node that forgets a vote can elect two leaders in one term.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +11,7 @@ use super::disk::{Disk, DiskFile, Open, read_full_at};
 use super::error::{IoContext, StoreError};
 use super::frame::Vote;
 use super::log::LogIdentity;
+use super::slots::clear_around;
 use super::walk::Damage;
 use crate::planted;
 
@@ -170,23 +170,8 @@ impl VoteFile {
         // system takes what is in its cache for written. Where both are the same one of them was synced; that case is not
         // told apart, for two syncs at the start.
         vote.write(record)?;
-        vote.clear_around().context("clear", &vote.path)?;
+        clear_around(&*vote.file, SLOT_LENGTH, RECORD_LENGTH).context("clear", &vote.path)?;
         Ok(Some(vote))
-    }
-
-    /// Takes away what damage left beside the two slots, so that an audit finds the file as it must be. Nothing there
-    /// counts: a crash here leaves all of it, or less.
-    fn clear_around(&self) -> io::Result<()> {
-        let length = (SLOT_LENGTH + RECORD_LENGTH) as u64;
-        let mut between = vec![0; SLOT_LENGTH - RECORD_LENGTH];
-        read_full_at(&*self.file, &mut between, RECORD_LENGTH as u64)?;
-        if self.file.len()? == length && between.iter().all(|byte| *byte == 0) {
-            return Ok(());
-        }
-        self.file.set_len(length)?;
-        between.fill(0);
-        self.file.write_all_at(&between, RECORD_LENGTH as u64)?;
-        self.file.sync_all()
     }
 
     /// Whose data this is.
