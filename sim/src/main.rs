@@ -208,7 +208,7 @@ fn run_one(args: &RunArgs) -> Outcome {
     let report = match done {
         Ok(Ok(report)) => report,
         Ok(Err(error)) => failed(&options, &trace, format!("the simulation ended: {error}")),
-        Err(_) => failed(&options, &trace, "something panicked".to_owned()),
+        Err(_) => failed(&options, &trace, many::PANICKED.to_owned()),
     };
     if let Some(violation) = &report.violation {
         if !args.show {

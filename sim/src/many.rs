@@ -8,6 +8,8 @@ use std::time::Duration;
 use crate::real_time::RealTime;
 use crate::run::Report;
 
+/// What a run says if the world, or a node in it, has panicked: on stderr is where.
+pub const PANICKED: &str = "something panicked";
 /// How often children are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -30,16 +32,18 @@ impl Finished {
 
     /// What was not, in a line.
     pub fn why(&self) -> String {
+        let panicked = self
+            .said
+            .lines()
+            .skip_while(|line| !line.contains("panicked"));
+        // The line behind says why.
+        let panicked: Vec<&str> = panicked.skip(1).take(1).collect();
         match &self.report {
-            Some(report) => report.violation.clone().unwrap_or_default(),
-            None => {
-                let panicked = self
-                    .said
-                    .lines()
-                    .skip_while(|line| !line.contains("panicked"));
-                let text: Vec<&str> = panicked.take(2).collect();
-                format!("the process ended: {}", text.join(" "))
-            }
+            Some(report) => match report.violation.clone().unwrap_or_default() {
+                text if text == PANICKED => format!("{text}: {}", panicked.join(" ")),
+                text => text,
+            },
+            None => format!("the process ended: {}", panicked.join(" ")),
         }
     }
 }
