@@ -352,6 +352,16 @@ fn long_groups_torn_in_any_way_are_cut() {
                 let (log, recovered) = open(&image, options.clone()).unwrap();
                 check(&log, &states, acknowledged).unwrap();
                 cut += u64::from(recovered.cut_bytes > 0);
+                // What is written over the tail stands alone: nothing of the tail is found behind it.
+                let next = recovered.last.map_or(0, |last| last.index.0 + 1);
+                append(&log, vec![frame(9, next, 20)]).unwrap();
+                drop(log);
+                let (_, again) = open(&image, options.clone()).unwrap();
+                assert_eq!(
+                    (again.last, again.cut_bytes),
+                    (Some(LogId::new(9, next)), 0),
+                    "operation {at}, seed {seed}"
+                );
             }
         }
         assert!(cut > 10, "torn tails were seen: {cut}");
