@@ -25,7 +25,6 @@ impl Kept {
     pub fn look(&mut self, life: u64, node: &Node, rotten: bool) -> Result<(), String> {
         let had = std::mem::replace(&mut self.life, life);
         let sealed = node.sealed_list().len();
-        let found = node.open_report();
         if had != life {
             self.began(node, rotten)?;
         } else if sealed < self.sealed && !rotten {
@@ -44,7 +43,7 @@ impl Kept {
         }
         self.term = term;
         // What it lost it may still be getting back.
-        if found.log.lost.is_none() || node.ready().is_ok() {
+        if !node.is_restoring() {
             self.log_index = self.log_index.max(node.kept_log_index());
         }
         Ok(())
@@ -54,7 +53,8 @@ impl Kept {
         let log = &node.open_report().log;
         let last = log.last.map_or(0, |id| id.index.0);
         if rotten {
-            if log.lost.is_some() {
+            // Cut by this start, or by one before it that did not get to its end.
+            if node.is_restoring() {
                 self.log_index = 0;
             }
         } else if let Some(lost) = &log.lost {

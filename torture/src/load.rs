@@ -48,6 +48,8 @@ pub struct Shared {
     pause: AtomicBool,
     /// Whether every value is long, so that disks and segments fill.
     heavy: AtomicBool,
+    /// Writes refused because a disk is full.
+    disk_full: AtomicU64,
     /// Writers between two operations while they are paused.
     resting: AtomicU64,
     pub reads: AtomicU64,
@@ -122,6 +124,7 @@ impl Load {
             stop: AtomicBool::new(false),
             pause: AtomicBool::new(false),
             heavy: AtomicBool::new(false),
+            disk_full: AtomicU64::new(0),
             resting: AtomicU64::new(0),
             reads: AtomicU64::new(0),
             reads_refused: AtomicU64::new(0),
@@ -170,6 +173,11 @@ impl Load {
     /// Whether every value is long from now on.
     pub fn heavy(&self, heavy: bool) {
         self.shared.heavy.store(heavy, Ordering::Relaxed);
+    }
+
+    /// How many writes were refused so far because a disk is full.
+    pub fn refused_for_space(&self) -> u64 {
+        self.shared.disk_full.load(Ordering::Relaxed)
     }
 
     /// Lets every writer settle what it is at, and then wait.
@@ -245,6 +253,9 @@ async fn write(shared: Arc<Shared>, writer: u32) {
                 Err(error) => {
                     if matches!(error, scribe_client::Error::OutcomeUnknown { .. }) {
                         shared.unknown.fetch_add(1, Ordering::Relaxed);
+                    }
+                    if error.code() == Some(ErrorCode::DiskFull) {
+                        shared.disk_full.fetch_add(1, Ordering::Relaxed);
                     }
                     if began.elapsed() > SETTLE_PATIENCE {
                         let text = format!(

@@ -163,6 +163,21 @@ impl Network {
         Ok(())
     }
 
+    /// Sends one packet over the link between two nodes, which nobody there answers: the nodes themselves may have nothing
+    /// to say to each other while it is broken.
+    pub fn knock(&self, from: u64, to: u64) -> Result<()> {
+        let (space, address) = (self.space(from), self.raft_addr(to));
+        let there = std::thread::spawn(move || {
+            enter(&space)?;
+            let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+            socket.send_to(b"knock", address).map(|_| ())
+        });
+        match there.join() {
+            Ok(sent) => Ok(sent?),
+            Err(_) => harness("a thread that sends a packet panicked"),
+        }
+    }
+
     /// Ends every fault. Returns how many packets were dropped.
     pub fn heal(&self) -> Result<u64> {
         let mut dropped = 0;

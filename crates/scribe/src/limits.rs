@@ -228,6 +228,10 @@ pub const WITNESSED_LENGTH_MAX: u64 = MIB as u64;
 /// File with the logs a witness follows.
 pub const WITNESS_LOGS_LENGTH_MAX: u64 = MIB as u64;
 
+/// Keys an audit of tiles or of a live node remembers the newest version of, about 40 bytes each; with more it stops
+/// comparing what entries say about the version before them, and says so.
+pub const AUDIT_KEYS_MAX: usize = 1 << 24;
+
 /// Free disk space below which client writes are refused (507) while reads and replication go on.
 pub const DISK_RESERVE_BYTES: u64 = 256 * MIB as u64;
 

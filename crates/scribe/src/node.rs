@@ -536,6 +536,12 @@ impl Node {
         self.inner.consensus.health_check()
     }
 
+    /// Whether the node lost the end of its log to damage and does not have it back. For the simulated world.
+    #[cfg(feature = "simulation")]
+    pub fn is_restoring(&self) -> bool {
+        self.inner.consensus.restoring().is_some()
+    }
+
     /// Last index of the log, counted from 1, that is both applied and on this node's disk: whatever happens to the node,
     /// it has the log up to here after a start. 0 if there is none. For the simulated world, which holds nodes to it.
     #[cfg(feature = "simulation")]

@@ -45,7 +45,7 @@ async fn fill(world: &mut World, count: u64, outcome: &mut Outcome) -> Result<()
 
 /// Waits until the node says that its disk is full, in one way or the other.
 async fn noticed(world: &mut World, place: u64) -> Result<&'static str> {
-    let client = world.cluster.node(place)?.client(&world.cluster.network)?;
+    let refused_before = world.load.refused_for_space();
     let began = Instant::now();
     loop {
         let node = world.cluster.node_mut(place)?;
@@ -60,14 +60,9 @@ async fn noticed(world: &mut World, place: u64) -> Result<&'static str> {
                 )),
             };
         }
-        let refused = client
-            .put("not-counted", "x")
-            .no_idempotency_key()
-            .if_index(u64::MAX)
-            .send()
-            .await;
-        let refused = refused.err().and_then(|error| error.code());
-        if refused == Some(scribe_client::ErrorCode::DiskFull) {
+        // Only a leader refuses: a follower with a full disk goes on until it cannot.
+        if world.load.refused_for_space() > refused_before && world.cluster.leader().await? == place
+        {
             return Ok("writes refused");
         }
         if began.elapsed() > NOTICED_WITHIN {

@@ -70,6 +70,9 @@ pub async fn run(world: &mut World, count: u64, outcome: &mut Outcome) -> Result
                 };
                 network.cut(follower, end)?;
                 network.cut(end, follower)?;
+                // Followers talk to each other when there is an election, and not in every fault.
+                network.knock(follower, end)?;
+                network.knock(end, follower)?;
             }
             _ => network.lose(LOSS_PERCENT)?,
         }

@@ -2,11 +2,10 @@
 //!
 //! Pure: bytes in, a leaf hash or the broken rule out.
 
-use bytes::Bytes;
 use scribe_proof::leaf::{Leaf, LeafKind};
 
 use super::checkpoint::Announced;
-use crate::ledger::batch::PrivateRecord;
+use crate::ledger::batch::Opening;
 
 /// Follows the entries in order.
 #[derive(Debug, Default, Clone)]
@@ -72,7 +71,7 @@ impl EntryRules {
     pub(super) fn opening(
         &mut self,
         leaf: &Leaf<'_>,
-        private: Option<&PrivateRecord>,
+        private: Option<Opening<'_>>,
     ) -> Result<(), Broken> {
         let broken = |reason: String| Broken {
             key: leaf.key.to_vec(),
@@ -91,7 +90,7 @@ impl EntryRules {
             )),
             (_, Some(private)) => {
                 let computed =
-                    scribe_proof::commitment(&private.salt, &private.metadata, &private.value);
+                    scribe_proof::commitment(private.salt, private.metadata, private.value);
                 if computed != leaf.commitment {
                     return Err(broken(format!(
                         "salt, metadata and value hash to {computed}, the leaf commits to {}",
@@ -105,8 +104,8 @@ impl EntryRules {
     }
 
     /// The same for a record as it lies beside its leaf in a batch: empty, or an opening.
-    pub(super) fn record(&mut self, leaf: &Leaf<'_>, record: &Bytes) -> Result<(), Broken> {
-        let private = PrivateRecord::parse(record);
+    pub(super) fn record(&mut self, leaf: &Leaf<'_>, record: &[u8]) -> Result<(), Broken> {
+        let private = Opening::parse(record);
         if private.is_none() && !record.is_empty() {
             return Err(Broken {
                 key: leaf.key.to_vec(),
@@ -116,7 +115,7 @@ impl EntryRules {
                 ),
             });
         }
-        self.opening(leaf, private.as_ref())
+        self.opening(leaf, private)
     }
 
     /// A transaction that the entries end in the middle of.
@@ -136,14 +135,14 @@ mod tests {
     use scribe_proof::leaf::Prev;
 
     impl EntryRules {
-        fn entry(&mut self, bytes: &[u8], record: &Bytes) -> Result<Hash, Broken> {
+        fn entry(&mut self, bytes: &[u8], record: &[u8]) -> Result<Hash, Broken> {
             let leaf = self.leaf(bytes)?;
             self.record(&leaf, record)?;
             Ok(leaf_hash(bytes))
         }
     }
 
-    fn leaf(timestamp_ms: u64, position: u16, length: u16, value: &[u8]) -> (Vec<u8>, Bytes) {
+    fn leaf(timestamp_ms: u64, position: u16, length: u16, value: &[u8]) -> (Vec<u8>, Vec<u8>) {
         let salt = [7; 16];
         let leaf = Leaf {
             kind: LeafKind::Put,
@@ -160,7 +159,7 @@ mod tests {
         let mut bytes = Vec::new();
         leaf.encode_into(&mut bytes).unwrap();
         let record = [&salt[..], &[0, 2], &[0, 0], value].concat();
-        (bytes, record.into())
+        (bytes, record)
     }
 
     #[test]
@@ -171,13 +170,13 @@ mod tests {
             leaf_hash(&bytes)
         );
         for at in 0..record.len() {
-            let mut changed = record.to_vec();
+            let mut changed = record.clone();
             changed[at] ^= 1;
-            let broken = EntryRules::default().entry(&bytes, &changed.into());
+            let broken = EntryRules::default().entry(&bytes, &changed);
             assert!(broken.is_err(), "byte {at}");
         }
         for cut in 0..record.len() {
-            let broken = EntryRules::default().entry(&bytes, &record.slice(..cut));
+            let broken = EntryRules::default().entry(&bytes, &record[..cut]);
             assert!(broken.is_err(), "cut at {cut}");
         }
     }

@@ -9,10 +9,11 @@ use scribe_client::verify::check_entry;
 use scribe_client::wire::{EntryPage, EntryView, bytes::from_base64};
 use scribe_client::{Client, Error};
 use scribe_proof::tree::Frontier;
-use scribe_proof::{Hash, SignedCheckpoint, TreeSize, consistency};
+use scribe_proof::{Hash, LeafIndex, SignedCheckpoint, TreeSize, consistency};
 
 use super::checkpoint::{evaluate, signatures};
 use super::entries::EntryRules;
+use super::lineage::Lineage;
 use super::{AuditError, AuditOptions, AuditReport, Expected, Finding, Progress};
 use crate::limits;
 
@@ -63,6 +64,7 @@ pub async fn audit(
     let ledger = Ledger {
         tree: Frontier::new(),
         rules: EntryRules::default(),
+        lineage: Lineage::default(),
         expected,
         bytes: 0,
         pages: Vec::new(),
@@ -80,6 +82,7 @@ pub async fn audit(
     report.values = ledger.rules.values;
     report.system_entries = ledger.rules.system_entries;
     report.bytes = ledger.bytes;
+    report.notes.extend(ledger.lineage.note());
     report.signatures = signatures(&signed, policy, &ledger.rules.announced, CHECKPOINT)?;
     if let Some(pinned) = &options.pinned {
         signatures(
@@ -96,6 +99,7 @@ pub async fn audit(
 struct Ledger {
     tree: Frontier,
     rules: EntryRules,
+    lineage: Lineage,
     expected: Expected,
     bytes: u64,
     /// Size and root after each page: to find where a wrong root began.
@@ -164,6 +168,7 @@ impl Ledger {
         Ledger {
             tree: Frontier::new(),
             rules: EntryRules::default(),
+            lineage: Lineage::default(),
             expected: Expected::default(),
             bytes: 0,
             pages: Vec::new(),
@@ -200,6 +205,9 @@ impl Ledger {
             .rules
             .leaf(&bytes)
             .map_err(|broken| wrong(broken.reason))?;
+        self.lineage
+            .follow(LeafIndex::new(view.index), &leaf)
+            .map_err(wrong)?;
         match leaf.kind {
             scribe_proof::LeafKind::System => self.rules.system_entries += 1,
             _ => self.rules.values += 1,

@@ -12,11 +12,12 @@
 //! to itself: that a version is its key's latest, or that an entry nobody was shown does not exist.
 //!
 //! Memory is bounded whatever the size: the right edge of the tree instead of its hashes, one segment's hashes per
-//! worker, one page or one tile at a time.
+//! worker, one page or one tile at a time, half a hash of each key up to a limit.
 
 mod checkpoint;
 pub mod directory;
 mod entries;
+mod lineage;
 pub mod live;
 mod parallel;
 pub mod tiles;

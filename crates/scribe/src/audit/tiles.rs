@@ -19,10 +19,11 @@ use scribe_proof::hash::{Hash, leaf_hash};
 use scribe_proof::leaf::Leaf;
 use scribe_proof::tile::{Tile, TilePath, parse_bundle};
 use scribe_proof::tree::{LEVEL_MAX, TILE_WIDTH, TreeBuilder, tile_root};
-use scribe_proof::{LeafKind, SignedCheckpoint, TreeSize};
+use scribe_proof::{LeafIndex, LeafKind, SignedCheckpoint, TreeSize};
 
 use super::checkpoint::{evaluate, signatures};
 use super::entries::{Broken, EntryRules};
+use super::lineage::Lineage;
 use super::parallel::in_order;
 use super::{AuditError, AuditOptions, AuditReport, Expected, Finding, Progress};
 use crate::limits;
@@ -103,6 +104,7 @@ pub fn audit(
     let mut tiles_done = [0; LEVEL_MAX as usize + 1];
     let mut builder = TreeBuilder::new();
     let mut rules = EntryRules::default();
+    let mut lineage = Lineage::default();
     let mut check_root = |builder: &TreeBuilder| match expected.awaits(builder.size()) {
         true => expected.check(builder.size(), builder.root(), CHECKPOINT),
         false => Ok(()),
@@ -113,7 +115,16 @@ pub fn audit(
         |index| reader.bundle(index),
         |index, bundle: Bundle| {
             for (slot, leaf) in bundle.leaves.iter().enumerate() {
-                let leaf = rules.leaf(leaf).map_err(|broken| {
+                let place = LeafIndex::new(builder.size().get());
+                let leaf = rules.leaf(leaf).and_then(|leaf| {
+                    let followed = lineage.follow(place, &leaf);
+                    followed.map_err(|reason| Broken {
+                        key: leaf.key.to_vec(),
+                        reason,
+                    })?;
+                    Ok(leaf)
+                });
+                let leaf = leaf.map_err(|broken| {
                     reader.broken(index, slot, &bundle.leaves, &bundle.name, broken)
                 })?;
                 if leaf.kind == LeafKind::System {
@@ -157,6 +168,7 @@ pub fn audit(
     }
     report.tree_size = builder.size().get();
     report.root_hash = builder.root().to_hex();
+    report.notes.extend(lineage.note());
     report.values = rules.values;
     report.system_entries = rules.system_entries;
     report.bytes = walk.bytes;
@@ -453,7 +465,7 @@ impl Reader<'_> {
             reader.read_exact(&mut record).map_err(failed)?;
             let leaf = Leaf::parse(leaf).map_err(|error| wrong(at, error.to_string()))?;
             rules
-                .record(&leaf, &record.into())
+                .record(&leaf, &record)
                 .map_err(|broken| wrong(at + 4, broken.reason).key(&broken.key))?;
             at = end;
             ends.push(end);

@@ -13,6 +13,8 @@
 //! ```
 //! All integers are big-endian.
 
+use std::ops::Range;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use scribe_proof::leaf::SALT_LENGTH;
 
@@ -43,6 +45,17 @@ pub struct PrivateRecord {
     pub metadata: Bytes,
     /// The value.
     pub value: Bytes,
+}
+
+/// A [`PrivateRecord`] where it lies: nothing is copied, and no reference is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opening<'a> {
+    /// 16 random bytes.
+    pub salt: &'a [u8; SALT_LENGTH],
+    /// Encoded metadata.
+    pub metadata: &'a [u8],
+    /// The value.
+    pub value: &'a [u8],
 }
 
 /// Why the parts of a frame are not a batch.
@@ -200,13 +213,25 @@ impl Batch {
 
     /// Leaf `position` (0-based within the frame), as encoded; `None` beyond the last.
     pub fn leaf(&self, position: usize) -> Option<Bytes> {
-        slice_of(&self.public, 0, self.count, position)
+        range_of(&self.public, 0, self.count, position).map(|range| self.public.slice(range))
+    }
+
+    /// [`leaf`](Self::leaf), borrowed.
+    pub fn leaf_bytes(&self, position: usize) -> Option<&[u8]> {
+        let range = range_of(&self.public, 0, self.count, position)?;
+        self.public.get(range)
     }
 
     /// The opening beside leaf `position`; `None` for a system entry, an erased one, or beyond the last.
     pub fn private(&self, position: usize) -> Option<PrivateRecord> {
-        let record = slice_of(&self.private, self.record_table(), self.count, position)?;
-        PrivateRecord::parse(&record)
+        let range = range_of(&self.private, self.record_table(), self.count, position)?;
+        PrivateRecord::parse(&self.private.slice(range))
+    }
+
+    /// [`private`](Self::private), borrowed.
+    pub fn opening(&self, position: usize) -> Option<Opening<'_>> {
+        let range = range_of(&self.private, self.record_table(), self.count, position)?;
+        Opening::parse(self.private.get(range)?)
     }
 
     /// The idempotency digests, in the order of their writes.
@@ -232,17 +257,35 @@ impl Batch {
 impl PrivateRecord {
     /// Parses one record; `None` when it is empty (erased, or of a system entry) or too short to be one.
     pub fn parse(record: &Bytes) -> Option<Self> {
-        let salt: [u8; SALT_LENGTH] = record.get(..SALT_LENGTH)?.try_into().ok()?;
-        let metadata_length =
-            u16::from_be_bytes(record.get(SALT_LENGTH..SALT_LENGTH + 2)?.try_into().ok()?) as usize;
-        let value_start = SALT_LENGTH + 2 + metadata_length;
-        if record.len() < value_start {
-            return None;
+        let opening = Opening::parse(record)?;
+        Some(Self {
+            salt: *opening.salt,
+            metadata: record.slice_ref(opening.metadata),
+            value: record.slice_ref(opening.value),
+        })
+    }
+
+    /// The same, borrowed.
+    pub fn as_opening(&self) -> Opening<'_> {
+        Opening {
+            salt: &self.salt,
+            metadata: &self.metadata,
+            value: &self.value,
         }
+    }
+}
+
+impl<'a> Opening<'a> {
+    /// Parses one record; `None` when it is empty (erased, or of a system entry) or too short to be one.
+    pub fn parse(record: &'a [u8]) -> Option<Self> {
+        let (salt, rest) = record.split_first_chunk::<SALT_LENGTH>()?;
+        let (metadata_length, rest) = rest.split_first_chunk::<2>()?;
+        let (metadata, value) =
+            rest.split_at_checked(u16::from_be_bytes(*metadata_length).into())?;
         Some(Self {
             salt,
-            metadata: record.slice(SALT_LENGTH + 2..value_start),
-            value: record.slice(value_start..),
+            metadata,
+            value,
         })
     }
 }
@@ -284,7 +327,8 @@ fn check_table(
     Ok(())
 }
 
-fn slice_of(bytes: &Bytes, table: usize, count: usize, position: usize) -> Option<Bytes> {
+/// Where record `position` lies in a part whose table of ends starts at `table`.
+fn range_of(bytes: &[u8], table: usize, count: usize, position: usize) -> Option<Range<usize>> {
     if position >= count {
         return None;
     }
@@ -295,7 +339,7 @@ fn slice_of(bytes: &Bytes, table: usize, count: usize, position: usize) -> Optio
         read_u32(bytes, table + (position - 1) * 4)? as usize
     };
     let end = read_u32(bytes, table + position * 4)? as usize;
-    (base + end <= bytes.len() && start <= end).then(|| bytes.slice(base + start..base + end))
+    (base + end <= bytes.len() && start <= end).then_some(base + start..base + end)
 }
 
 #[cfg(test)]
@@ -327,6 +371,12 @@ mod tests {
         assert_eq!(batch.private(0).unwrap().metadata, "m");
         assert_eq!(batch.private(1), None);
         assert_eq!(batch.private(2).unwrap().salt, [3; 16]);
+        for position in 0..4 {
+            let (leaf, private) = (batch.leaf(position), batch.private(position));
+            assert_eq!(batch.leaf_bytes(position), leaf.as_deref());
+            let opening = private.as_ref().map(PrivateRecord::as_opening);
+            assert_eq!(batch.opening(position), opening);
+        }
         assert_eq!(batch.digests().next().unwrap().key_hash, [7; 16]);
     }
 

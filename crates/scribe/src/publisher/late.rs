@@ -17,7 +17,6 @@ use scribe_proof::note::Signature;
 use super::agree::{self, Asked};
 use super::{Published, Shared};
 use crate::consensus::{Leadership, NodeId};
-use crate::roster;
 
 /// Pauses before voters that gave no cosignature are asked again, for as long as the checkpoint is the newest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -83,7 +82,7 @@ impl Shared {
 
     /// Adds one node's cosignature, if it verifies under the key that node announced, and tells the others.
     fn add(&self, size: TreeSize, root: Hash, id: NodeId, signature: Signature) -> bool {
-        let known = match roster::node_keys(&self.store, &self.keys.origin) {
+        let known = match self.node_keys() {
             Ok(known) => known,
             Err(error) => {
                 tracing::warn!(%error, "the keys of the nodes cannot be read");

@@ -55,7 +55,6 @@ use crate::error::PublishError;
 use crate::keys::Keys;
 use crate::limits;
 use crate::peer::{Lane, Wait};
-use crate::roster;
 use crate::store::Store;
 use crate::world::World;
 
@@ -451,8 +450,7 @@ impl Shared {
                 checkpoint.size, checkpoint.root
             ));
         }
-        let nodes = roster::node_keys(&self.store, &self.keys.origin)
-            .map_err(|error| format!("the nodes' keys cannot be read: {error}"))?;
+        let nodes = self.node_keys().map_err(|error| error.to_string())?;
         let ledger = self.ledger_keys().map_err(|error| error.to_string())?;
         let known = ledger
             .signing(self.store.applied().last_timestamp_ms)

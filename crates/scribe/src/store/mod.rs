@@ -40,6 +40,7 @@ mod sealed_list;
 mod sealing;
 pub mod segment;
 pub mod sim_disk;
+mod slots;
 mod staging;
 mod state;
 mod switch;

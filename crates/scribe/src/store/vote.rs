@@ -11,6 +11,7 @@ use super::disk::{Disk, DiskFile, Open, read_full_at};
 use super::error::{IoContext, StoreError};
 use super::frame::Vote;
 use super::log::LogIdentity;
+use super::slots::clear_around;
 use super::walk::Damage;
 use crate::planted;
 
@@ -131,17 +132,11 @@ impl VoteFile {
             slots.push(Record::parse(&bytes));
         }
         let mut best: Option<Record> = None;
-        let mut blank = 0;
+        let (mut blank, mut newer) = (0, None);
         for slot in &slots {
             match slot {
                 Slot::Blank => blank += 1,
-                Slot::Newer(found) => {
-                    return Err(StoreError::NewerFormat {
-                        path,
-                        found: *found,
-                        supported: FORMAT,
-                    });
-                }
+                Slot::Newer(found) => newer = Some(*found),
                 Slot::Damaged => {}
                 Slot::Valid(record) => {
                     if best.is_none_or(|best| best.sequence < record.sequence) {
@@ -150,9 +145,18 @@ impl VoteFile {
                 }
             }
         }
+        // Beside a good slot, one that says it is of a newer format is damaged, or was never acknowledged: a vote counts
+        // when it is in both.
         let Some(record) = best else {
             if blank == 2 {
                 return Ok(None);
+            }
+            if let Some(found) = newer {
+                return Err(StoreError::NewerFormat {
+                    path,
+                    found,
+                    supported: FORMAT,
+                });
             }
             return Err(StoreError::damaged(
                 &path,
@@ -166,6 +170,7 @@ impl VoteFile {
         // system takes what is in its cache for written. Where both are the same one of them was synced; that case is not
         // told apart, for two syncs at the start.
         vote.write(record)?;
+        clear_around(&*vote.file, SLOT_LENGTH, RECORD_LENGTH).context("clear", &vote.path)?;
         Ok(Some(vote))
     }
 
@@ -254,22 +259,24 @@ pub fn read_identity(disk: &dyn Disk, dir: &Path) -> Result<Option<LogIdentity>,
         return Ok(None);
     }
     let file = disk.open(&path, Open::READ).context("open", &path)?;
+    let mut newer = None;
     for slot in 0..2 {
         let mut bytes = vec![0; RECORD_LENGTH];
         read_full_at(&*file, &mut bytes, (slot * SLOT_LENGTH) as u64).context("read", &path)?;
         match Record::parse(&bytes) {
             Slot::Valid(record) => return Ok(Some(record.identity)),
-            Slot::Newer(found) => {
-                return Err(StoreError::NewerFormat {
-                    path,
-                    found,
-                    supported: FORMAT,
-                });
-            }
+            Slot::Newer(found) => newer = Some(found),
             Slot::Blank | Slot::Damaged => {}
         }
     }
-    Ok(None)
+    match newer {
+        Some(found) => Err(StoreError::NewerFormat {
+            path,
+            found,
+            supported: FORMAT,
+        }),
+        None => Ok(None),
+    }
 }
 
 #[cfg(test)]
@@ -346,10 +353,46 @@ mod tests {
         let disk = SimDisk::new();
         VoteFile::create(&disk, Path::new("/"), ID).unwrap();
         disk.flip(Path::new("/vote"), 7, b'1' ^ b'3');
+        disk.flip(Path::new("/vote"), SLOT_LENGTH as u64 + 7, b'1' ^ b'3');
         let error = VoteFile::open(&disk, Path::new("/")).unwrap_err();
         assert!(
             matches!(error, StoreError::NewerFormat { found: 3, .. }),
             "{error}"
         );
+    }
+    #[test]
+    fn one_slot_that_looks_newer_is_damage_like_any_other() {
+        for slot in [0, SLOT_LENGTH as u64] {
+            let disk = SimDisk::new();
+            let mut file = VoteFile::create(&disk, Path::new("/"), ID).unwrap();
+            file.save(vote(4)).unwrap();
+            disk.flip(Path::new("/vote"), slot + 7, b'1' ^ b'3');
+            assert_eq!(read_identity(&disk, Path::new("/")).unwrap(), Some(ID));
+            let file = VoteFile::open(&disk, Path::new("/")).unwrap().unwrap();
+            assert_eq!(file.vote(), Some(vote(4)));
+        }
+    }
+
+    #[test]
+    fn what_damage_left_beside_the_slots_is_cleared_by_the_next_start() {
+        for at in [RECORD_LENGTH, SLOT_LENGTH - 1, SLOT_LENGTH + RECORD_LENGTH] {
+            let disk = SimDisk::new();
+            let dir = Path::new("/");
+            let mut file = VoteFile::create(&disk, dir, ID).unwrap();
+            file.save(vote(4)).unwrap();
+            let raw = disk.open(&dir.join(VOTE_NAME), Open::READ_WRITE).unwrap();
+            raw.write_all_at(&[1], at as u64).unwrap();
+            let read = || {
+                let mut bytes = vec![0; raw.len().unwrap() as usize];
+                raw.read_exact_at(&mut bytes, 0).unwrap();
+                bytes
+            };
+            check_bytes(&read()).unwrap_err();
+            assert_eq!(
+                VoteFile::open(&disk, dir).unwrap().unwrap().vote(),
+                Some(vote(4))
+            );
+            assert_eq!(check_bytes(&read()).unwrap(), (ID, Some(vote(4))));
+        }
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::disk::{Disk, DiskFile, Open, read_full_at};
 use super::error::{IoContext, StoreError};
 use super::frame::LogId;
+use super::slots::clear_around;
 use super::walk::Damage;
 
 /// Name of the file.
@@ -157,6 +158,7 @@ impl WatermarksFile {
         // have. What is believed from here on, and compared with before a write, must be what the device has.
         file.sync_data().context("sync", &path)?;
         file.drop_cache();
+        clear_around(&*file, SLOT_LENGTH, RECORD_LENGTH).context("clear", &path)?;
         let mut best = (0, Watermarks::default());
         for slot in 0..2 {
             let mut bytes = [0; RECORD_LENGTH];
@@ -248,6 +250,34 @@ mod tests {
             assert_eq!(found.flushed, Some(LogId::new(1, 2)));
             let after = WatermarksFile::open(&disk.crash(seed), dir).unwrap();
             assert_eq!(after.marks(), found, "seed {seed}");
+        }
+    }
+    #[test]
+    fn what_damage_left_beside_the_slots_is_cleared_by_the_next_start() {
+        for at in [RECORD_LENGTH, SLOT_LENGTH - 1, SLOT_LENGTH + RECORD_LENGTH] {
+            let disk = SimDisk::new();
+            let dir = Path::new("/");
+            let mut file = WatermarksFile::open(&disk, dir).unwrap();
+            for index in 0..2 {
+                file.write(Watermarks {
+                    flushed: Some(LogId::new(1, index)),
+                    ..Watermarks::default()
+                })
+                .unwrap();
+            }
+            let raw = disk
+                .open(&dir.join(WATERMARKS_NAME), Open::READ_WRITE)
+                .unwrap();
+            raw.write_all_at(&[1], at as u64).unwrap();
+            let read = || {
+                let mut bytes = vec![0; raw.len().unwrap() as usize];
+                raw.read_exact_at(&mut bytes, 0).unwrap();
+                bytes
+            };
+            check_bytes(&read()).unwrap_err();
+            let marks = WatermarksFile::open(&disk, dir).unwrap().marks();
+            assert_eq!(check_bytes(&read()).unwrap(), Some(marks));
+            assert_eq!(marks, file.marks());
         }
     }
 }

@@ -7,17 +7,19 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 
 use scribe::audit::{AuditError, AuditOptions, AuditReport, Finding, directory, live, tiles};
-use scribe::node::Node;
+use scribe::node::{Condition, Node};
 use scribe_client::Client;
+use scribe_client::wire::bytes::{from_base64, to_base64};
 use scribe_proof::policy::Policy;
-use scribe_proof::{SignedCheckpoint, TreeSize};
+use scribe_proof::tree::MemoryTree;
+use scribe_proof::{Leaf, LeafIndex, Prev, SignedCheckpoint, TreeSize, leaf_hash};
 
 use crate::audit_support::Kept;
 use crate::cli_export_tiles::copy;
 use crate::cli_node::command;
 use crate::support::TestServer;
 use crate::test_cluster::TestCluster;
-use crate::test_ledger::{TestLedger, delete, options, put};
+use crate::test_ledger::{TestLedger, delete, options, put, wait_until};
 
 /// A node behind its HTTP API.
 pub async fn serve(node: &Node) -> TestServer {
@@ -421,4 +423,118 @@ async fn the_command_says_what_it_did_and_what_it_did_not() {
     node.shutdown().await;
     // What was written on the way is sound, too.
     kept.audit_data().unwrap();
+}
+
+/// The export with what entry `index` says about the version before it changed, made to hold together again.
+fn with_other_prev(export: &str, index: usize, prev: Prev) -> String {
+    let mut lines: Vec<serde_json::Value> = export
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let mut tree = MemoryTree::new();
+    let last = lines.len() - 1;
+    for line in &mut lines[1..last] {
+        let mut leaf = from_base64("leaf", line["leaf_base64"].as_str().unwrap()).unwrap();
+        if line["index"] == index {
+            let changed = Leaf {
+                prev,
+                ..Leaf::parse(&leaf).unwrap()
+            };
+            let mut bytes = Vec::new();
+            changed.encode_into(&mut bytes).unwrap();
+            leaf = bytes;
+            line["leaf_base64"] = to_base64(&leaf).into();
+        }
+        tree.append(leaf_hash(&leaf));
+    }
+    lines[last]["root_hash"] = tree.root().to_hex().into();
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// Every hash and every opening holds, and a writer who trusted what the ledger says of the version before was lied to.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_entry_that_lies_about_the_version_before_it_is_found() {
+    let ledger = TestLedger::start().await;
+    let version = |index| Prev::Version(LeafIndex::new(index));
+    let append = async |key: &str, condition| {
+        let mut write = put(key, "value");
+        write.condition = condition;
+        ledger.node.append(write).await.unwrap().index
+    };
+    let first = append("a", Condition::Absent).await;
+    let second = append("a", Condition::Version(first)).await;
+    grow(&ledger.node, "sealed", 600).await;
+    wait_until(|| ledger.node.sealed_segments() > 0).await;
+    let third = append("a", Condition::Version(second)).await;
+    let fourth = append("a", Condition::Version(third)).await;
+    ledger.node.shutdown().await;
+    let place = ledger.directory.path();
+    let exported = command(
+        place,
+        &[
+            "export",
+            "--out",
+            "export",
+            "--data-dir",
+            "data",
+            "--key-dir",
+            "keys",
+        ],
+    )
+    .output()
+    .unwrap();
+    assert!(exported.status.success(), "{exported:?}");
+    let export = fs::read_to_string(place.join("export")).unwrap();
+
+    for (at, (lie, prev)) in [
+        (None, Prev::None),
+        // In a sealed segment, then behind it with the version before in one, then all behind it.
+        (Some(first), version(0)),
+        (Some(second), Prev::None),
+        (Some(third), version(first.get())),
+        (Some(fourth), version(second.get())),
+        (Some(fourth), Prev::None),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let index = lie.map_or(usize::MAX, |index| index.get() as usize);
+        fs::write(place.join("forged"), with_other_prev(&export, index, prev)).unwrap();
+        let forged = tempfile::tempdir_in(place).unwrap();
+        let forged = options(forged.path());
+        let data = forged.data_dir.to_str().unwrap();
+        let keys = forged.key_dir.to_str().unwrap();
+        let arguments = ["import", "forged", "--data-dir", data, "--key-dir", keys];
+        let imported = command(place, &arguments).output().unwrap();
+        assert!(imported.status.success(), "{imported:?}");
+        let mut outcomes = vec![audit_directory(&forged.data_dir, &AuditOptions::default())];
+        // A new owner, whose signatures are as good as any.
+        let node = Node::start(forged).await.unwrap();
+        let server = serve(&node).await;
+        grow(&node, "later", 10).await;
+        outcomes.push(audit_live(server.addr, &AuditOptions::default()).await);
+        let tiles = format!("tiles-{at}");
+        let exported = command(place, &["export", "--tiles", &tiles])
+            .env("SCRIBE_SERVER", format!("http://{}", server.addr))
+            .output()
+            .unwrap();
+        assert!(exported.status.success(), "{exported:?}");
+        outcomes.push(tiles::audit(
+            &place.join(&tiles),
+            &AuditOptions::default(),
+            &|_, _| (),
+        ));
+        server.stop().await;
+        node.shutdown().await;
+        for outcome in outcomes {
+            match lie {
+                None => assert!(outcome.is_ok(), "{outcome:?}"),
+                Some(index) => {
+                    let found = finding(outcome);
+                    assert_eq!(found.index, Some(index.get()), "{found}");
+                    assert!(found.reason.starts_with("it says that"), "{found}");
+                }
+            }
+        }
+    }
 }

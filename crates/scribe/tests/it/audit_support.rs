@@ -131,7 +131,25 @@ async fn fill(node: &Node, round: u64, count: u64) {
         author: Bytes::from_static(b"auditor"),
     };
     node.append_transaction(transaction).await.unwrap();
+    under_conditions(node, round).await;
     assert!(node.applied_size() > TreeSize::new(count));
+}
+
+/// Entries that say what came before them: nothing, the entry before, or one of an earlier round that is sealed by now.
+async fn under_conditions(node: &Node, round: u64) {
+    let mut write = put(&format!("once {round}"), "first");
+    write.condition = Condition::Absent;
+    let first = node.append(write).await.unwrap();
+    for key in [format!("once {round}"), "since the first round".to_owned()] {
+        let before = node.latest(key.as_bytes(), node.applied_size()).unwrap();
+        let mut write = put(&key, "next");
+        write.condition = match before {
+            Some(before) => Condition::Version(before.index),
+            None => Condition::Absent,
+        };
+        let next = node.append(write).await.unwrap();
+        assert!(next.index > first.index);
+    }
 }
 
 /// Every file below a directory, relative to it, sorted.

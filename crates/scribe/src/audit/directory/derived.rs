@@ -10,9 +10,9 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use scribe_proof::TreeSize;
 use scribe_proof::hash::Hash;
 use scribe_proof::tree::{HashReader, LEVEL_MAX, level_length};
+use scribe_proof::{LeafIndex, TreeSize};
 
 use super::segment::record_fingerprint;
 use crate::audit::{AuditError, Finding};
@@ -23,9 +23,9 @@ use crate::store::segment::SealedSegment;
 use crate::store::tree::HASH_LENGTH;
 
 /// Memory for blocks of the index: it is read once, front to back.
-const INDEX_CACHE_BYTES: u64 = 16 << 20;
-/// Hashes compared at once.
-const RUN_MAX: usize = 32_768;
+const INDEX_CACHE_BYTES: u64 = 2 << 20;
+/// Hashes compared at once: as many bytes as stay close to the processor.
+const RUN_MAX: usize = 2_048;
 
 /// Hashes by level: in the tree files for sealed segments, in memory behind them.
 #[derive(Debug, Default)]
@@ -223,6 +223,16 @@ impl IndexCopy {
 
     pub(super) fn remembered(&self, key_hash: &[u8; 16]) -> Result<Option<Remembered>, AuditError> {
         self.ask(|index| index.remembered(key_hash))
+    }
+
+    /// The newest version of a key before an entry.
+    pub(super) fn before(
+        &self,
+        key: &[u8],
+        entry: LeafIndex,
+    ) -> Result<Option<LeafIndex>, AuditError> {
+        let found = self.ask(|index| index.latest(key, TreeSize::new(entry.get())))?;
+        Ok(found.map(|version| version.index))
     }
 
     /// The index must have taken in exactly these segments, or more (sealing was interrupted).

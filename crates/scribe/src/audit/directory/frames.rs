@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use scribe_proof::TreeSize;
@@ -27,6 +28,21 @@ pub(super) struct Frames<'a> {
     end: u64,
     buffer: Bytes,
     buffer_start: u64,
+    /// What `buffer` is a part of.
+    memory: Arc<Memory>,
+}
+
+/// What pieces are read into, over and over: new memory for each costs as much as hashing a tenth of it.
+#[derive(Default)]
+struct Memory(Vec<u8>);
+
+/// [`Memory`] that somebody looks at.
+struct Shared(Arc<Memory>);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        &self.0.0
+    }
 }
 
 /// What stands at one place of the file.
@@ -49,6 +65,7 @@ impl<'a> Frames<'a> {
             end,
             buffer: Bytes::new(),
             buffer_start: start,
+            memory: Arc::default(),
         }
     }
 
@@ -86,11 +103,21 @@ impl<'a> Frames<'a> {
         let needed = needed.min(left);
         let buffer_end = self.buffer_start + self.buffer.len() as u64;
         if self.offset < self.buffer_start || self.offset + needed > buffer_end {
-            let mut bytes = vec![0; needed.max(PIECE).min(left) as usize];
-            self.file
-                .read_exact_at(&mut bytes, self.offset)
-                .map_err(|error| AuditError::io(self.name, &error))?;
-            self.buffer = bytes.into();
+            self.buffer = Bytes::new();
+            // Whoever still holds a frame keeps the memory it is in.
+            if Arc::get_mut(&mut self.memory).is_none() {
+                self.memory = Arc::default();
+            }
+            let length = needed.max(PIECE).min(left) as usize;
+            if let Some(Memory(bytes)) = Arc::get_mut(&mut self.memory) {
+                if bytes.len() < length {
+                    bytes.resize(length, 0);
+                }
+                self.file
+                    .read_exact_at(&mut bytes[..length], self.offset)
+                    .map_err(|error| AuditError::io(self.name, &error))?;
+            }
+            self.buffer = Bytes::from_owner(Shared(self.memory.clone())).slice(..length);
             self.buffer_start = self.offset;
         }
         Ok(self
@@ -138,31 +165,33 @@ pub(super) fn locate(
     let Ok(batch) = batch else {
         return whole.entry(tree_size.get());
     };
-    let within =
-        |part: &[u8]| found.offset + (part.as_ptr() as usize - bytes.as_ptr() as usize) as u64;
+    // Of a part of these bytes.
+    let within = |part: &[u8]| {
+        let at = (part.as_ptr() as usize).saturating_sub(bytes.as_ptr() as usize);
+        found.offset + at as u64
+    };
     for slot in 0..batch.count() {
         let index = tree_size.get() + slot as u64;
-        let leaf = batch.leaf(slot).unwrap_or_default();
-        let parsed = Leaf::parse(&leaf).ok();
+        let leaf = batch.leaf_bytes(slot).unwrap_or_default();
+        let parsed = Leaf::parse(leaf).ok();
         let key = parsed.as_ref().map_or(&[][..], |leaf| leaf.key);
         let mut stored = Vec::new();
         let known = tree.read(0, index, 1, &mut stored).is_ok();
-        if parsed.is_none() || known && stored.first() != Some(&leaf_hash(&leaf)) {
+        if parsed.is_none() || known && stored.first() != Some(&leaf_hash(leaf)) {
             return Finding::new(name, format!("the leaf is not what was appended: {error}"))
-                .at(within(&leaf))
+                .at(within(leaf))
                 .entry(index)
                 .key(key);
         }
         let Some(parsed) = &parsed else { continue };
-        let private = batch.private(slot);
-        let opens = private.as_ref().map(|private| {
-            scribe_proof::commitment(&private.salt, &private.metadata, &private.value)
+        let private = batch.opening(slot);
+        let opens = private.map(|private| {
+            scribe_proof::commitment(private.salt, private.metadata, private.value)
                 == parsed.commitment
         });
         if opens != (parsed.kind != LeafKind::System).then_some(true) {
             let at = private.map_or(found.offset + public_end as u64, |private| {
-                // Before the metadata lie the salt and a length.
-                within(&private.metadata).saturating_sub(18)
+                within(private.salt)
             });
             let reason = format!("salt, metadata or value is not what was appended: {error}");
             return Finding::new(name, reason).at(at).entry(index).key(key);

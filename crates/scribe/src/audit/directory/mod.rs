@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use scribe_proof::TreeSize;
 use scribe_proof::hash::{Hash, empty_root};
 use scribe_proof::tree::{LEVEL_MAX, TreeBuilder, level_length, root_at};
@@ -80,6 +81,7 @@ pub fn audit(
             last.footer.last_timestamp_ms.saturating_sub(window)
         }),
         read: &read,
+        spare: Mutex::default(),
     };
 
     let mut ledger = Ledger::new(expected);
@@ -98,9 +100,15 @@ pub fn audit(
             }
             index.check_segments(sealed)?;
         }
-        None => report
-            .notes
-            .push("the key index was not compared: it is derived, and was left out".to_owned()),
+        None => report.notes.push(
+            "the key index was not compared: it is derived, and was left out; what sealed entries say about the version \
+             of their key before them could not be compared without it"
+                .to_owned(),
+        ),
+    }
+    // The index is what the entries give, so it is right about them.
+    if let Some(doubt) = ledger.doubt.take() {
+        return Err(doubt.into());
     }
 
     let mut tree = tree;
@@ -109,6 +117,7 @@ pub fn audit(
         &inventory,
         first_open,
         &mut tree,
+        index.as_ref(),
         &mut ledger,
         &read,
     )?;
@@ -194,6 +203,8 @@ struct Ledger {
     system_entries: u64,
     heads: u64,
     index_sum: u64,
+    /// The first of its kind.
+    doubt: Option<Finding>,
     notes: Vec<String>,
 }
 
@@ -211,6 +222,7 @@ impl Ledger {
             system_entries: 0,
             heads: 0,
             index_sum: 0,
+            doubt: None,
             notes: Vec::new(),
         }
     }
@@ -275,8 +287,9 @@ impl Ledger {
         &mut self,
         job: &Job,
         facts: segment::Facts,
-        tree: &TreeReader,
+        shared: &Shared<'_>,
     ) -> Result<(), AuditError> {
+        let tree = shared.tree;
         let (name, sealed) = (job.name.as_str(), &job.sealed);
         let (start_size, start_root) = (self.builder.size(), self.builder.root());
         let first = facts.entries.first_timestamp_ms;
@@ -284,12 +297,15 @@ impl Ledger {
             let reason = "its first timestamp is before the last one of the segment before";
             return Err(Finding::new(name, reason).entry(start_size.get()).into());
         }
-        let mut levels: Vec<Vec<Hash>> = vec![Vec::new(); usize::from(LEVEL_MAX) + 1];
+        // Level 0 is what was derived already.
+        let mut above: Vec<Vec<Hash>> = vec![Vec::new(); usize::from(LEVEL_MAX)];
         self.append(&facts.hashes, name, |level, hash| {
-            levels[usize::from(level)].push(hash);
+            if let Some(level) = usize::from(level).checked_sub(1) {
+                above[level].push(hash);
+            }
         })?;
-        for (level, hashes) in levels.iter().enumerate() {
-            let level = level as u8;
+        let levels = std::iter::once(&facts.hashes).chain(&above);
+        for (level, hashes) in (0..).zip(levels) {
             tree.compare(level, level_length(level, start_size), hashes)?;
         }
         self.check_heads(&facts.heads, tree, name)?;
@@ -305,6 +321,8 @@ impl Ledger {
         self.announced.append(facts.entries.announced);
         self.index_sum = self.index_sum.wrapping_add(facts.sum);
         self.previous = facts.last;
+        self.doubt = self.doubt.take().or(facts.doubt);
+        shared.give_back(facts.hashes);
 
         let Some((last_log_id, last_chain)) = facts.last.filter(|_| facts.frames > 0) else {
             return Err(Finding::new(name, "a sealed segment without a frame").into());
@@ -397,7 +415,7 @@ fn sealed_segments(
             |number, facts| {
                 match facts {
                     Facts::Sealed(facts) => {
-                        ledger.take(&jobs[number as usize], *facts, shared.tree)?;
+                        ledger.take(&jobs[number as usize], *facts, shared)?;
                     }
                     Facts::Open(facts) => first_open = Some(facts),
                 }

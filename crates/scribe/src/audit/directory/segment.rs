@@ -9,13 +9,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use scribe_proof::hash::Hash;
+use scribe_proof::leaf::{LeafKind, Prev};
 use scribe_proof::{LeafIndex, TreeSize};
 use sha2::{Digest as _, Sha256};
 
 use super::derived::{IndexCopy, TreeReader};
 use super::frames::{Frames, locate};
 use crate::audit::entries::EntryRules;
+use crate::audit::lineage::disagreement;
 use crate::audit::{AuditError, Finding};
 use crate::ledger::batch::Batch;
 use crate::store::frame::{FrameHeader, FrameKind, FramePosition, LogId, LogIndex, ParsedFrame};
@@ -54,6 +57,43 @@ pub(super) struct FrameRules<'a> {
     pub(super) sum: u64,
     /// Reused between entries: an index key is put together in it.
     pub(super) index_key: Vec<u8>,
+    /// Of which entries [`FrameRules::claims`] are kept.
+    pub(super) keep: Keep,
+    /// What entries say about the version of their key before them.
+    pub(super) claims: Vec<Claim>,
+}
+
+/// Whose claims are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// Nobody's: there is nothing to compare them with.
+    None,
+    /// Of entries that claim something.
+    Asserted,
+    /// Of every entry that is a version of a key.
+    All,
+}
+
+/// What an entry says about the version of its key before it.
+pub(super) struct Claim {
+    pub(super) index: LeafIndex,
+    pub(super) key: Vec<u8>,
+    pub(super) prev: Prev,
+    /// Where its leaf is in the file.
+    pub(super) offset: u64,
+}
+
+impl Claim {
+    /// Compares it with the version before.
+    pub(super) fn compare(&self, name: &str, before: Option<LeafIndex>) -> Result<(), Finding> {
+        match disagreement(self.prev, before) {
+            None => Ok(()),
+            Some(reason) => Err(Finding::new(name, reason)
+                .at(self.offset)
+                .entry(self.index.get())
+                .key(&self.key)),
+        }
+    }
 }
 
 impl<'a> FrameRules<'a> {
@@ -140,9 +180,23 @@ impl<'a> FrameRules<'a> {
     fn batch(&mut self, offset: u64, raw: &Bytes, batch: &Batch) -> Result<(), Finding> {
         for slot in 0..batch.count() {
             let index = self.tree_size.get();
-            let bytes = batch.leaf(slot).unwrap_or_default();
-            let checked = self.entries.leaf(&bytes).and_then(|leaf| {
-                self.entries.opening(&leaf, batch.private(slot).as_ref())?;
+            let bytes = batch.leaf_bytes(slot).unwrap_or_default();
+            let within = bytes.as_ptr() as usize - raw.as_ptr() as usize;
+            let checked = self.entries.leaf(bytes).and_then(|leaf| {
+                self.entries.opening(&leaf, batch.opening(slot))?;
+                let keep = match self.keep {
+                    Keep::None => false,
+                    Keep::Asserted => leaf.prev != Prev::NotAsserted,
+                    Keep::All => true,
+                };
+                if keep && leaf.kind != LeafKind::System {
+                    self.claims.push(Claim {
+                        index: LeafIndex::new(index),
+                        key: leaf.key.to_vec(),
+                        prev: leaf.prev,
+                        offset: offset + within as u64,
+                    });
+                }
                 if let Some((segment, hasher)) = self.in_index {
                     let version = Version {
                         index: LeafIndex::new(index),
@@ -160,10 +214,9 @@ impl<'a> FrameRules<'a> {
                     let print = record_fingerprint(hasher, &self.index_key, &record);
                     self.sum = self.sum.wrapping_add(print);
                 }
-                Ok(scribe_proof::leaf_hash(&bytes))
+                Ok(scribe_proof::leaf_hash(bytes))
             });
             let hash = checked.map_err(|broken| {
-                let within = bytes.as_ptr() as usize - raw.as_ptr() as usize;
                 Finding::new(self.name, broken.reason)
                     .at(offset + within as u64)
                     .entry(index)
@@ -220,6 +273,8 @@ pub(super) fn record_fingerprint(hasher: &RandomState, index_key: &[u8], record:
     let mut state = hasher.build_hasher();
     // The record first: it has one length, so where the key begins is no question.
     state.write(record);
+    // Whole words from here on: a record is a byte short of two.
+    state.write_u8(0);
     state.write(index_key);
     state.finish()
 }
@@ -251,6 +306,8 @@ pub(super) struct Facts {
     pub(super) footer: Vec<u8>,
     /// Sum over the versions the index must have.
     pub(super) sum: u64,
+    /// An entry that differs from the index, which may itself be what is wrong.
+    pub(super) doubt: Option<Finding>,
 }
 
 /// What all jobs share.
@@ -261,6 +318,20 @@ pub(super) struct Shared<'a> {
     pub(super) oldest_ms: u64,
     /// Told how many bytes were read.
     pub(super) read: &'a (dyn Fn(u64) + Sync),
+    /// Memory of segments that were taken in, for the hashes of those to come.
+    pub(super) spare: Mutex<Vec<Vec<Hash>>>,
+}
+
+impl Shared<'_> {
+    fn room(&self) -> Vec<Hash> {
+        self.spare.lock().pop().unwrap_or_default()
+    }
+
+    /// Lets the memory be used again.
+    pub(super) fn give_back(&self, mut hashes: Vec<Hash>) {
+        hashes.clear();
+        self.spare.lock().push(hashes);
+    }
 }
 
 impl Job {
@@ -301,14 +372,20 @@ impl Job {
             previous: self.previous.or_else(|| before(sealed.first_log_index)),
             tree_size: sealed.footer.start_size,
             entries: EntryRules::after(0),
-            hashes: Vec::new(),
+            hashes: shared.room(),
             heads: Vec::new(),
             membership: None,
             frames: 0,
             in_index: shared.index.map(|_| (sealed.number, shared.hasher)),
             sum: 0,
             index_key: Vec::new(),
+            keep: match shared.index {
+                Some(_) => Keep::Asserted,
+                None => Keep::None,
+            },
+            claims: Vec::new(),
         };
+        let mut doubt = None;
         let mut sparse = SparseBuilder::new(sealed.footer.start_size);
         let start = SEGMENT_HEADER_LENGTH as u64;
         let mut frames = Frames::new(&file, name, start, sealed.body_length);
@@ -328,6 +405,10 @@ impl Job {
                 && let Some(index) = shared.index
             {
                 remembered(&batch, first, index, shared.oldest_ms)?;
+                for claim in rules.claims.drain(..) {
+                    let before = index.before(&claim.key, claim.index)?;
+                    doubt = doubt.or(claim.compare(name, before).err());
+                }
             }
             (shared.read)(found.raw.len() as u64);
         }
@@ -347,6 +428,7 @@ impl Job {
             sparse: sparse.finish().1,
             footer,
             sum: rules.sum,
+            doubt,
         })
     }
 }

@@ -1,16 +1,20 @@
 //! Frames behind the sealed segments, one after the other; what lies behind the last of them; and whether the log is as
 //! long as it is known to be.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use scribe_proof::TreeSize;
 use scribe_proof::hash::Hash;
+use scribe_proof::leaf::Prev;
+use scribe_proof::{LeafIndex, TreeSize};
 
 use super::Ledger;
-use super::derived::TreeReader;
+use super::derived::{IndexCopy, TreeReader};
 use super::files::{Inventory, blank};
 use super::frames::{Frames, locate};
-use super::segment::{FrameRules, Head, before, expect_header, open_file, read_header};
+use super::segment::{
+    Claim, FrameRules, Head, Keep, before, expect_header, open_file, read_header,
+};
 use crate::audit::entries::EntryRules;
 use crate::audit::{AuditError, Finding};
 use crate::store::frame::{FrameError, LogId, LogIndex};
@@ -34,6 +38,7 @@ pub(super) struct OpenFacts {
     heads: Vec<Head>,
     entries: EntryRules,
     last: Option<(LogId, u32)>,
+    claims: Vec<Claim>,
 }
 
 impl OpenJob {
@@ -104,6 +109,8 @@ impl OpenJob {
             in_index: None,
             sum: 0,
             index_key: Vec::new(),
+            keep: Keep::All,
+            claims: Vec::new(),
         };
         let end = self.frames(&mut rules, tree, read)?;
         read(blank(&self.path, name, end)?);
@@ -112,6 +119,7 @@ impl OpenJob {
             heads: rules.heads,
             entries: rules.entries,
             last: rules.previous,
+            claims: rules.claims,
         })
     }
 
@@ -176,6 +184,7 @@ pub(super) fn audit(
     inventory: &Inventory,
     mut first: Option<OpenFacts>,
     tree: &mut TreeReader,
+    index: Option<&IndexCopy>,
     ledger: &mut Ledger,
     read: &(dyn Fn(u64) + Sync),
 ) -> Result<(), AuditError> {
@@ -183,6 +192,8 @@ pub(super) fn audit(
         .sealed
         .last()
         .map_or(LogIndex(0), |last| last.last_log_id.index.next());
+    // By key, of the entries behind the sealed segments.
+    let mut newest: HashMap<Vec<u8>, LeafIndex> = HashMap::new();
     for (at, begins) in inventory.open.iter().enumerate() {
         let name = format!("log/{}", file_name(*begins));
         if *begins != next {
@@ -207,6 +218,20 @@ pub(super) fn audit(
             tree.push(level, hash);
         }
         ledger.check_heads(&facts.heads, tree, &name)?;
+        for claim in facts.claims {
+            let before = match (newest.get(&claim.key), index) {
+                (Some(before), _) => Some(*before),
+                (None, _) if inventory.sealed.is_empty() || claim.prev == Prev::NotAsserted => None,
+                (None, Some(index)) => index.before(&claim.key, claim.index)?,
+                // The report says that it could not be compared.
+                (None, None) => {
+                    newest.insert(claim.key, claim.index);
+                    continue;
+                }
+            };
+            claim.compare(&name, before)?;
+            newest.insert(claim.key, claim.index);
+        }
         ledger.previous = facts.last;
         ledger.last_timestamp_ms = facts.entries.last_timestamp_ms;
         ledger.values += facts.entries.values;

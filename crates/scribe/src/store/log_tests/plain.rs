@@ -8,6 +8,7 @@ use super::super::real_disk::RealDisk;
 use super::super::recovery::repair_accept_loss;
 use super::super::segment::{SEGMENT_HEADER_LENGTH, file_path};
 use super::super::sim_disk::SimDisk;
+use super::super::vote::SLOT_LENGTH;
 use super::*;
 
 fn open_real(dir: &Path, options: LogOptions) -> Result<(Log, RecoveredLog), StoreError> {
@@ -415,19 +416,25 @@ fn directories_of_others_and_of_later_releases_are_refused() {
         ),
         "{other}"
     );
-    for (name, at) in [
-        ("log/0000000000000000.seg", 6),
-        ("vote", 7),
-        ("MANIFEST", 7),
+    // Both slots of the vote: one of them alone is damage.
+    let both = [7, SLOT_LENGTH as u64 + 7];
+    for (name, places) in [
+        ("log/0000000000000000.seg", &[6][..]),
+        ("vote", &both),
+        ("MANIFEST", &[7]),
     ] {
         let path = Path::new(DIR).join(name);
-        assert!(disk.flip(&path, at, b'1' ^ b'2'));
+        let flip = || {
+            let flipped = places.iter().all(|at| disk.flip(&path, *at, b'1' ^ b'2'));
+            assert!(flipped);
+        };
+        flip();
         let newer = open_as(&disk, ID);
         assert!(
             matches!(newer, StoreError::NewerFormat { found: 2, .. }),
             "{newer}"
         );
-        disk.flip(&path, at, b'1' ^ b'2');
+        flip();
     }
     disk.remove(&Path::new(DIR).join("vote")).unwrap();
     let lost = open_as(&disk, ID);
