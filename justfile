@@ -64,8 +64,8 @@ sim *arguments="many --seeds 1000 --jobs 2":
     cd sim && cargo build --locked && target/debug/scribe-sim {{arguments}}
 
 # The bugs put in on purpose, woken one by one in the simulated world: each must be found
-planted *arguments="--seeds 200":
-    cd sim && cargo run --locked --features planted-bugs -- planted {{arguments}}
+planted *arguments="--seeds 60 --jobs 2":
+    cd sim && CARGO_TARGET_DIR=target/planted cargo run --locked --features planted-bugs -- planted {{arguments}}
 
 # The real binary under kills, power cuts, partitions, full and failing disks, damage (root; torture/README.md)
 torture *arguments="run --lane short":
