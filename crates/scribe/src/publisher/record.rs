@@ -86,6 +86,12 @@ impl Shared {
             Ok(()) => self.record_signed(size, root).await,
             // Recorded with a larger one, as when the leader that asked for a cosignature of that did not get to sign it.
             Err(SignError::Behind { .. }) => Ok(()),
+            // This node signed another root once, when its tree was damaged: it signs nothing more, the record stays as
+            // evidence, and it shows what the others sign and its entries give.
+            Err(error @ SignError::Contradiction { .. }) => {
+                tracing::warn!(%error, "what is shown is not recorded");
+                Ok(())
+            }
             Err(error) => Err(error),
         }
     }
