@@ -360,6 +360,7 @@ mod tests {
             "{error}"
         );
     }
+
     #[test]
     fn one_slot_that_looks_newer_is_damage_like_any_other() {
         for slot in [0, SLOT_LENGTH as u64] {
@@ -382,11 +383,7 @@ mod tests {
             file.save(vote(4)).unwrap();
             let raw = disk.open(&dir.join(VOTE_NAME), Open::READ_WRITE).unwrap();
             raw.write_all_at(&[1], at as u64).unwrap();
-            let read = || {
-                let mut bytes = vec![0; raw.len().unwrap() as usize];
-                raw.read_exact_at(&mut bytes, 0).unwrap();
-                bytes
-            };
+            let read = || disk.bytes(&dir.join(VOTE_NAME)).unwrap();
             check_bytes(&read()).unwrap_err();
             assert_eq!(
                 VoteFile::open(&disk, dir).unwrap().unwrap().vote(),

@@ -252,6 +252,7 @@ mod tests {
             assert_eq!(after.marks(), found, "seed {seed}");
         }
     }
+
     #[test]
     fn what_damage_left_beside_the_slots_is_cleared_by_the_next_start() {
         for at in [RECORD_LENGTH, SLOT_LENGTH - 1, SLOT_LENGTH + RECORD_LENGTH] {
@@ -269,11 +270,7 @@ mod tests {
                 .open(&dir.join(WATERMARKS_NAME), Open::READ_WRITE)
                 .unwrap();
             raw.write_all_at(&[1], at as u64).unwrap();
-            let read = || {
-                let mut bytes = vec![0; raw.len().unwrap() as usize];
-                raw.read_exact_at(&mut bytes, 0).unwrap();
-                bytes
-            };
+            let read = || disk.bytes(&dir.join(WATERMARKS_NAME)).unwrap();
             check_bytes(&read()).unwrap_err();
             let marks = WatermarksFile::open(&disk, dir).unwrap().marks();
             assert_eq!(check_bytes(&read()).unwrap(), Some(marks));
