@@ -219,17 +219,17 @@ pub(super) fn audit(
         }
         ledger.check_heads(&facts.heads, tree, &name)?;
         for claim in facts.claims {
-            let before = match (newest.get(&claim.key), index) {
-                (Some(before), _) => Some(*before),
-                (None, _) if inventory.sealed.is_empty() || claim.prev == Prev::NotAsserted => None,
-                (None, Some(index)) => index.before(&claim.key, claim.index)?,
-                // The report says that it could not be compared.
-                (None, None) => {
-                    newest.insert(claim.key, claim.index);
-                    continue;
-                }
-            };
-            claim.compare(&name, before)?;
+            let in_sealed = index.filter(|_| !inventory.sealed.is_empty());
+            let known = newest.get(&claim.key).copied();
+            // Without an index what lies in sealed segments is not known, and the report says so.
+            let comparable = known.is_some() || in_sealed.is_some() || inventory.sealed.is_empty();
+            if comparable && claim.prev != Prev::NotAsserted {
+                let before = match (known, in_sealed) {
+                    (None, Some(index)) => index.before(&claim.key, claim.index)?,
+                    (known, _) => known,
+                };
+                claim.compare(&name, before)?;
+            }
             newest.insert(claim.key, claim.index);
         }
         ledger.previous = facts.last;
