@@ -377,9 +377,16 @@ impl Cluster {
         );
         self.operate_until_done(by, &["cluster", "replace", &old_id, "--by", &new_id])
             .await?;
-        self.nodes.remove(&lost);
+        self.scrap(lost);
         self.ready_node(new).await?;
         Ok(new)
+    }
+
+    /// A node that is no member any more goes, and its disk with it.
+    pub fn scrap(&mut self, place: u64) {
+        if let Some(mut node) = self.nodes.remove(&place) {
+            node.disk.throw_away();
+        }
     }
 
     /// Cuts the power of these nodes at the same moment, and starts them again.

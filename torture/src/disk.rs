@@ -20,12 +20,15 @@ const FILLER: &str = "somebody-elses-file";
 /// Written before each power cut and never synced: that it is gone afterwards shows that there was one.
 const UNSYNCED: &str = "never-synced";
 
-/// An image that is mounted; unmounted when dropped.
+/// An image that is mounted; unmounted when dropped. The image stays with the directory it is in, for somebody to look at
+/// after a violation, unless it is thrown away.
 #[derive(Debug)]
 pub struct Disk {
     image: PathBuf,
     at: PathBuf,
     mounted: bool,
+    /// Whether the image goes when this is dropped.
+    unwanted: bool,
 }
 
 impl Disk {
@@ -51,6 +54,7 @@ impl Disk {
             image,
             at,
             mounted: false,
+            unwanted: false,
         };
         disk.mount()?;
         Ok(disk)
@@ -133,6 +137,11 @@ impl Disk {
         }
     }
 
+    /// Nobody will want to look at it any more: its image goes when it is dropped.
+    pub fn throw_away(&mut self) {
+        self.unwanted = true;
+    }
+
     /// Gives the space back.
     pub fn free(&self) -> Result<()> {
         Ok(std::fs::remove_file(self.at.join(FILLER))?)
@@ -145,7 +154,9 @@ impl Drop for Disk {
             // Lazily: a run that failed may still have files open.
             let _ = run(&["umount", "-l", text(&self.at)], "");
         }
-        let _ = std::fs::remove_file(&self.image);
+        if self.unwanted {
+            let _ = std::fs::remove_file(&self.image);
+        }
     }
 }
 

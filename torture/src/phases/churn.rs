@@ -64,7 +64,7 @@ async fn remove(world: &mut World, old: u64) -> Result<()> {
         .operate_until_done(by, &["cluster", "remove", &id.to_string()])
         .await?;
     world.cluster.node_mut(old)?.kill()?;
-    world.cluster.nodes.remove(&old);
+    world.cluster.scrap(old);
     until("a removed node is no member", PATIENCE, async || {
         let members = world.cluster.members().await;
         members.is_some_and(|members| members.iter().all(|member| member.node_id != id))
