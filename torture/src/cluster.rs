@@ -228,6 +228,13 @@ impl Cluster {
         }
     }
 
+    /// Whether a node answers, and says that it leads.
+    pub async fn says_it_leads(&self, place: u64) -> bool {
+        let named = self.health(place).await;
+        let named = named.and_then(|health| health.current_leader);
+        named.is_some_and(|id| self.place_of(id) == Some(place))
+    }
+
     /// Running nodes that do not lead.
     pub async fn followers(&self) -> Result<Vec<u64>> {
         let leader = self.leader().await?;

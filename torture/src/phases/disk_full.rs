@@ -60,8 +60,10 @@ async fn noticed(world: &mut World, place: u64) -> Result<&'static str> {
                 )),
             };
         }
-        // Only a leader refuses: a follower with a full disk goes on until it cannot.
-        if world.load.refused_for_space() > refused_before && world.cluster.leader().await? == place
+        // Only a leader refuses: a follower with a full disk goes on until it cannot. By its own account, because it may
+        // stop between any two looks, and whoever waits for all to agree on a leader would not see that.
+        if world.load.refused_for_space() > refused_before
+            && world.cluster.says_it_leads(place).await
         {
             return Ok("writes refused");
         }
