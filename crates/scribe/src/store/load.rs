@@ -32,7 +32,7 @@ impl Inner {
             }
         }
         match self.sealed_segment_of(index) {
-            Some(segment) => self.locate_sealed(&segment, index),
+            Some(segment) => self.locate_sealed(&segment, index).map(Some),
             None => Ok(None),
         }
     }
@@ -44,12 +44,13 @@ impl Inner {
         sealed.get(place).cloned()
     }
 
-    /// Finds a leaf's frame by the sparse table and the headers from there on.
+    /// Finds a leaf's frame by the sparse table and the headers from there on. No CRC is checked here, so a header with
+    /// damage may pass for one that takes no leaves: a leaf of the segment that is not found is damage, never absence.
     pub(super) fn locate_sealed(
         &self,
         sealed: &SealedSegment,
         index: LeafIndex,
-    ) -> io::Result<Option<(FramePosition, u16)>> {
+    ) -> io::Result<(FramePosition, u16)> {
         let after = sealed
             .sparse
             .partition_point(|entry| entry.first_leaf <= index.get());
@@ -67,11 +68,12 @@ impl Inner {
             }
             let end = tree_size.grown_by(u64::from(header.count));
             if end.contains(index) {
-                return Ok(Some((position, (index.get() - tree_size.get()) as u16)));
+                return Ok((position, (index.get() - tree_size.get()) as u16));
             }
             tree_size = end;
         }
-        Ok(None)
+        self.log.suspects().add(sealed.number);
+        Err(corrupt(format!("leaf {index} is not in its segment")))
     }
 
     /// Reads an entry from the frame cache or from disk, and keeps it for the next reader.

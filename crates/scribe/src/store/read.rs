@@ -279,9 +279,7 @@ impl Store {
         while low < high {
             let middle = low + (high - low) / 2;
             let index = LeafIndex::new(middle);
-            let Some((position, slot)) = self.0.locate_sealed(segment, index)? else {
-                return Err(corrupt(format!("leaf {middle} is not in its segment")));
-            };
+            let (position, slot) = self.0.locate_sealed(segment, index)?;
             let entry = self.0.load_uncached(index, position, slot)?;
             let leaf = entry.parse().map_err(|error| corrupt(error.to_string()))?;
             if leaf.timestamp_ms <= timestamp_ms {

@@ -9,7 +9,9 @@ use scribe_proof::index::LeafIndex;
 
 use super::model::*;
 use crate::store::disk::{Disk, Open};
+use crate::store::frame::HEADER_LENGTH;
 use crate::store::index::IndexKind;
+use crate::store::segment::SEGMENT_HEADER_LENGTH;
 use crate::store::sim_disk::SimDisk;
 use crate::store::{Finished, Store, Verdict};
 
@@ -184,6 +186,49 @@ fn a_read_that_finds_damage_has_the_segment_examined() {
         store.shutdown();
     }
     assert!(noticed > 20, "{noticed}");
+}
+
+/// A header with damage may say that its frame takes no leaves: what is looked for is then not there, and is not absent.
+#[test]
+fn damage_in_a_header_never_makes_an_entry_absent() {
+    let whole = whole();
+    let (path, _) = &whole.files[NUMBER];
+    let store = open_sim(&whole.disk.kill());
+    let sealed = store.log().sealed()[NUMBER].clone();
+    store.shutdown();
+    let leaves = sealed.footer.start_size.get()..sealed.footer.end_size.get();
+    let mut refused = 0;
+    for offset in 0..HEADER_LENGTH as u64 {
+        let disk = whole.disk.kill();
+        let store = open_sim(&disk);
+        harm(
+            &disk,
+            path,
+            Harm::Flip(SEGMENT_HEADER_LENGTH as u64 + offset),
+        );
+        let (mut absent, mut failed) = (0, 0);
+        for index in leaves.clone() {
+            match store.entry(LeafIndex::new(index)) {
+                Ok(Some(entry)) => assert_eq!(entry.leaf, whole.model.leaves[index as usize].0),
+                Ok(None) => absent += 1,
+                Err(_) => failed += 1,
+            }
+        }
+        assert_eq!(absent, 0, "of {leaves:?} with a flip at {offset}");
+        if failed > 0 {
+            refused += 1;
+            assert_eq!(store.next_suspect(), Some(NUMBER as u32), "{offset}");
+            // Whoever reads on does not take it for the end of the ledger.
+            let from = LeafIndex::new(leaves.start);
+            let read = store.entries(from, leaves.clone().count(), usize::MAX);
+            assert!(
+                read.is_err() || read.is_ok_and(|read| !read.is_empty()),
+                "{offset}"
+            );
+        }
+        store.shutdown();
+    }
+    assert!(refused > HEADER_LENGTH / 2, "{refused}");
 }
 
 #[test]
