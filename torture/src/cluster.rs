@@ -160,8 +160,8 @@ impl Cluster {
         client.health().await.ok()
     }
 
-    /// Waits until every node that runs is ready. A node that ended by itself meanwhile is a violation: nobody asked it
-    /// to.
+    /// Waits until every node that runs is ready. A node that ended by itself meanwhile is a violation, since nobody asked
+    /// it to; but one whose disk was full, and that says so, is started again.
     pub async fn ready(&mut self) -> Result<Duration> {
         let began = Instant::now();
         for place in self.running() {
@@ -187,10 +187,14 @@ impl Cluster {
             }
             let node = self.node_mut(place)?;
             if let Some(status) = node.ended()? {
-                return violation(format!(
-                    "node {place} ended by itself, {status}: {}",
-                    node.last_words()
-                ));
+                if !(node.was_full && status.code() == Some(2) && node.names_a_full_disk()) {
+                    return violation(format!(
+                        "node {place} ended by itself, {status}: {}",
+                        node.last_words()
+                    ));
+                }
+                self.start_node(place)?;
+                continue;
             }
             if began.elapsed() > PATIENCE {
                 let said = node.last_words();

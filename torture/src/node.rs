@@ -28,6 +28,8 @@ pub struct Node {
     /// Beyond what every node is started with.
     pub environment: Vec<(String, String)>,
     pub flags: Vec<String>,
+    /// Whether its disk was full since it was started: it may have met that already, and end when there is room again.
+    pub was_full: bool,
     said: PathBuf,
     /// How much of what it said was looked at: see [`Node::said_since_start`].
     looked_at: u64,
@@ -44,6 +46,7 @@ impl Node {
             disk,
             environment: Vec::new(),
             flags: Vec::new(),
+            was_full: false,
             said: directory.join(format!("place-{place}.said")),
             looked_at: 0,
             child: None,
@@ -73,6 +76,7 @@ impl Node {
             .append(true)
             .open(&self.said)?;
         self.looked_at = said.metadata()?.len();
+        self.was_full = false;
         let mut command = Command::new(binary);
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SCRIBE_")) {
             command.env_remove(name);
@@ -166,6 +170,12 @@ impl Node {
             self.child = None;
         }
         Ok(status)
+    }
+
+    /// Whether it has said, in this life, that a disk is full.
+    pub fn names_a_full_disk(&self) -> bool {
+        let said = self.said_since_start();
+        said.contains("No space left on device") || said.contains("os error 28")
     }
 
     /// SIGSTOP.

@@ -31,6 +31,7 @@ async fn fill(world: &mut World, count: u64, outcome: &mut Outcome) -> Result<()
             }
         };
         world.record().listen();
+        world.cluster.node_mut(place)?.was_full = true;
         world.cluster.node(place)?.disk.fill()?;
         let how = noticed(world, place).await?;
         world.cluster.node(place)?.disk.free()?;
@@ -50,9 +51,7 @@ async fn noticed(world: &mut World, place: u64) -> Result<&'static str> {
     loop {
         let node = world.cluster.node_mut(place)?;
         if let Some(status) = node.ended()? {
-            let said = node.said_since_start();
-            let named = said.contains("No space left on device") || said.contains("os error 28");
-            return match status.code() == Some(2) && named {
+            return match status.code() == Some(2) && node.names_a_full_disk() {
                 true => Ok("stopped"),
                 false => violation(format!(
                     "node {place} on a full disk ended with {status}: {}",
