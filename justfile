@@ -60,7 +60,7 @@ audit-flips flips="10000":
     SCRIBE_AUDIT_FLIPS={{flips}} cargo test -p scribe --test it audit_flips -- --nocapture
 
 # Whole clusters in a simulated world, each from one seed: faults, then none, and a judge (docs/simulation.md)
-sim *arguments="many --seeds 1000 --jobs 2":
+sim *arguments="--seeds 1000":
     cd sim && cargo build --locked && target/debug/scribe-sim {{arguments}}
 
 # The bugs put in on purpose, woken one by one in the simulated world: each must be found

@@ -9,8 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use scribe::node::{AppendError, Appended, Condition, Write, WriteKind};
 use scribe_oracle::{
-    Answer, Change, ClientId, Filter, NodeId, Outcome, Read, Request as Asked, Step, WatchId,
-    Write as AskedWrite,
+    Answer, Change, ClientId, Consistency, Filter, NodeId, Outcome, Read, Request as Asked, Step,
+    WatchId, Write as AskedWrite,
 };
 use scribe_proof::index::LeafIndex;
 use scribe_proof::leaf::Metadata;
@@ -119,7 +119,12 @@ impl Client {
     }
 
     fn machine(&mut self) -> Arc<Machine> {
-        Arc::clone(self.chance.pick(&self.all.machines))
+        let machines = self.all.machines.iter();
+        let present: Vec<_> = machines
+            .filter(|machine| machine.is_present())
+            .cloned()
+            .collect();
+        Arc::clone(self.chance.pick(&present))
     }
 
     async fn ask<T>(
@@ -263,11 +268,19 @@ impl Client {
         let key = key(number);
         let (client, node) = (ClientId(self.id), Some(NodeId(machine.id)));
         let court = self.all.court.clone();
-        let asked = Asked::Read(Read::of(key.to_vec()));
+        let stale = self.chance.percent(25);
+        let mut asked = Read::of(key.to_vec());
+        if stale {
+            asked.consistency = Consistency::Stale { min_index: None };
+        }
+        let asked = Asked::Read(asked);
         let began = court.tell(|judge, at| Ok(judge.invoked(at, client, node, asked)));
         let Some(operation) = began else { return };
         let reply = self
-            .ask(&machine, |reply| Request::Read(key.to_vec(), reply))
+            .ask(&machine, |reply| match stale {
+                true => Request::ReadStale(key.to_vec(), reply),
+                false => Request::Read(key.to_vec(), reply),
+            })
             .await;
         let outcome = match reply {
             Reply::Said(Ok((size, found))) => {

@@ -1,6 +1,6 @@
 //! The machines of a run and the network between them: what can be done to them from outside, and how it is undone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -12,7 +12,7 @@ use turmoil::Sim;
 
 use crate::chance::Chance;
 use crate::court::Court;
-use crate::machine::{self, Machine, Process};
+use crate::machine::{self, Machine, Presence, Process};
 use crate::options::Options;
 use crate::trace::Trace;
 
@@ -42,6 +42,8 @@ pub struct Cluster {
     chance: Chance,
     /// When a machine that is down is started again, milliseconds.
     restarts: BTreeMap<u64, u64>,
+    /// Machines that are in the simulated network.
+    placed: BTreeSet<u64>,
     /// Machines whose disk was made to fail, or is about to: until when, milliseconds, or `None` until their next start.
     disturbed: BTreeMap<u64, Option<u64>>,
 }
@@ -70,7 +72,7 @@ impl Cluster {
             &machine::outside(options.seed, Arc::clone(world_ms)),
             |id| home.join(machine::name(id)),
         )?;
-        let machines = (1..=options.nodes)
+        let machines = (1..=options.nodes + options.spares)
             .map(|id| {
                 let keys = home.join(machine::name(id));
                 Arc::new(Machine::new(
@@ -83,6 +85,7 @@ impl Cluster {
             })
             .collect();
         Ok(Self {
+            placed: BTreeSet::new(),
             machines,
             counts: Counts::new(),
             trace,
@@ -93,11 +96,13 @@ impl Cluster {
         })
     }
 
-    /// Puts the machines into the world; their processes start.
-    pub fn begin(&self, sim: &mut Sim<'_>) {
-        for machine in &self.machines {
-            let machine = Arc::clone(machine);
-            sim.host(machine.name.clone(), move || Arc::clone(&machine).run());
+    /// Puts machines that are to run, and never did, into the world; their processes start.
+    pub fn place(&mut self, sim: &mut Sim<'_>) {
+        for machine in self.machines.iter().filter(|machine| machine.is_present()) {
+            if self.placed.insert(machine.id) {
+                let machine = Arc::clone(machine);
+                sim.host(machine.name.clone(), move || Arc::clone(&machine).run());
+            }
         }
     }
 
@@ -111,9 +116,10 @@ impl Cluster {
         Arc::clone(&self.machines[id as usize - 1])
     }
 
-    /// All ids.
+    /// All that may run.
     pub fn ids(&self) -> Vec<u64> {
-        self.machines.iter().map(|machine| machine.id).collect()
+        let present = self.machines.iter().filter(|machine| machine.is_present());
+        present.map(|machine| machine.id).collect()
     }
 
     /// Machines with a process.
@@ -126,11 +132,10 @@ impl Cluster {
     pub fn leader(&self) -> Option<u64> {
         self.machines
             .iter()
-            .filter_map(|machine| machine.node())
-            .map(|node| node.health())
-            .filter(|health| health.is_leader)
-            .max_by_key(|health| health.current_term)
-            .map(|health| health.node_id)
+            .filter_map(|machine| Some((machine.id, machine.node()?.health())))
+            .filter(|(_, health)| health.is_leader)
+            .max_by_key(|(_, health)| health.current_term)
+            .map(|(id, _)| id)
     }
 
     /// The disk of a machine may fail from here on, for so long or to its next start.
@@ -227,8 +232,17 @@ impl Cluster {
         }
     }
 
-    /// What is due now: machines whose process has ended are taken down, those that are to start are started.
+    /// What is due now: machines whose process has ended, or that are no members any more, are taken down; those that are
+    /// to start are started.
     pub fn tend(&mut self, sim: &mut Sim<'_>) {
+        self.place(sim);
+        for machine in self.machines.clone() {
+            if machine.presence() == Presence::Gone && !machine.is_down() {
+                self.take_down(sim, machine.id, 0, "is switched off for good", |disk| {
+                    disk.kill()
+                });
+            }
+        }
         for id in self.ids() {
             let machine = self.machine(id);
             let crashed = machine.disk.lock().crashed();
@@ -249,7 +263,7 @@ impl Cluster {
         for id in due {
             self.restarts.remove(&id);
             let machine = self.machine(id);
-            if machine.is_down() {
+            if machine.is_down() && machine.is_present() {
                 self.court.tell(|judge, at| {
                     judge.node_started(at, NodeId(id));
                     Ok(())
@@ -270,7 +284,9 @@ impl Cluster {
         // An error that the simulated disk was told to make may come long after: at the next file that is created.
         let excused = disturbed.is_some_and(|until| until.is_none_or(|until| now <= until))
             || reason.contains("simulated ")
-            || machine.rotten.load(Relaxed);
+            || machine.rotten.load(Relaxed)
+            // One that does not get in, or is of no use any more.
+            || !machine.is_member();
         if !excused {
             self.court
                 .broken(format!("{} {reason}, for no reason", machine.name));

@@ -10,7 +10,8 @@ use turmoil::Sim;
 
 use crate::chance::Chance;
 use crate::cluster::Cluster;
-use crate::machine::{self, name};
+use crate::machine::{self, Machine, name};
+use crate::operator::Operator;
 use crate::options::{Fault, Options};
 use crate::requests::Request;
 use crate::trace::Trace;
@@ -47,19 +48,21 @@ pub struct Faults {
     /// Whether there is a partition: there is one at a time.
     parted: bool,
     off_ms: Vec<i64>,
+    operator: Operator,
 }
 
 impl Faults {
     /// Nothing is broken for the first few seconds.
-    pub fn new(options: &Options, trace: Trace) -> Self {
+    pub fn new(options: &Options, operator: Operator, trace: Trace) -> Self {
         Self {
+            operator,
             options: options.clone(),
             chance: Chance::new(options.seed, "faults"),
             trace,
             next_ms: 4_000,
             heals: Vec::new(),
             parted: false,
-            off_ms: vec![0; options.nodes as usize],
+            off_ms: vec![0; (options.nodes + options.spares) as usize],
         }
     }
 
@@ -210,6 +213,7 @@ impl Faults {
                     cluster.count("transfers");
                 }
             }
+            Fault::Membership => self.operator.change_something(),
             Fault::SlowDisk | Fault::DiskError | Fault::DiskFull => {
                 self.strike_disk(cluster, fault, victim);
             }
@@ -328,15 +332,17 @@ impl Faults {
 
     /// Flips bits on a minority of the nodes, always the same.
     fn rot(&mut self, sim: &mut Sim<'_>, cluster: &mut Cluster, victim: u64) {
-        let rotten: Vec<u64> = cluster
-            .machines
-            .iter()
-            .filter(|machine| machine.rotten.load(Relaxed))
-            .map(|machine| machine.id)
-            .collect();
-        let most = (cluster.machines.len() - 1) / 2;
-        let victim = match rotten.len() < most {
+        let count = |such: &dyn Fn(&Machine) -> bool| -> Vec<u64> {
+            let machines = cluster.machines.iter();
+            let such = machines.filter(|machine| machine.is_present() && such(machine));
+            such.map(|machine| machine.id).collect()
+        };
+        let rotten = count(&|machine| machine.rotten.load(Relaxed));
+        // Of those that certainly vote, and will.
+        let voters = count(&|machine| machine.is_member() && machine.is_voter());
+        let victim = match rotten.len() * 2 + 2 < voters.len() + 1 {
             true => victim,
+            false if rotten.is_empty() => return,
             false => *self.chance.pick(&rotten),
         };
         let flips = self.chance.between(1..=4);

@@ -36,10 +36,10 @@ const CHECKED: Checked = Checked {
     watch_events: 2_000,
     segments: 300,
     segments_compared: 200,
-    // Outcomes that stay unknown, and stale reads, come as they come; starts follow the faults below.
+    stale_reads: 200,
+    // Outcomes that stay unknown come as they come; starts follow the faults below.
     unknown_appended: 0,
     unknown_not_appended: 0,
-    stale_reads: 0,
     starts: 0,
 };
 
@@ -58,6 +58,10 @@ pub struct Happened {
     pub disk_faults: u64,
     /// Leaders after the first of each seed.
     pub leader_changes: u64,
+    /// Members that joined, were promoted, removed or replaced.
+    pub membership_changes: u64,
+    /// Times that a node was seen to fetch sealed segments because it lacked more than the others' logs hold.
+    pub segments_caught_up: u64,
 }
 
 impl Happened {
@@ -72,14 +76,21 @@ impl Happened {
             partitions: sum(&["partitions"]),
             disk_faults: sum(&["disk_errors", "disks_full", "slow_disks", "bit_flips"]),
             leader_changes: sum(&["leaders"]).saturating_sub(seeds),
+            membership_changes: sum(&[
+                "machines_joined",
+                "members_promoted",
+                "members_removed",
+                "members_replaced",
+            ]),
+            segments_caught_up: sum(&["segments_caught_up"]),
         }
     }
 
     /// Each sum with its name, what there must be of it in ten simulated minutes, and the kinds of faults it takes.
-    fn floors(&self) -> [(&'static str, u64, u64, &'static [Fault]); 4] {
+    fn floors(&self) -> [(&'static str, u64, u64, &'static [Fault]); 6] {
         use Fault::{
-            BitFlips, DiskError, DiskFull, IsolateLeader, Kill, KillMany, OneWay, Partition,
-            PartitionLossy, PowerCut, PowerCutInside, PowerCutMany, SlowDisk,
+            BitFlips, DiskError, DiskFull, IsolateLeader, Kill, KillMany, Membership, OneWay,
+            Partition, PartitionLossy, PowerCut, PowerCutInside, PowerCutMany, SlowDisk,
         };
         let crashes = self.power_cuts + self.kills;
         [
@@ -107,6 +118,18 @@ impl Happened {
                 20,
                 &[Kill, KillMany, PowerCut, PowerCutMany, IsolateLeader],
             ),
+            (
+                "changes of the membership",
+                self.membership_changes,
+                6,
+                &[Membership],
+            ),
+            (
+                "nodes that caught up by sealed segments",
+                self.segments_caught_up,
+                2,
+                &[Membership],
+            ),
         ]
     }
 }
@@ -116,14 +139,16 @@ impl fmt::Display for Happened {
         write!(
             f,
             "crashes {} (power cuts {}, kills {}; {} times power cuts of several nodes at once), partitions {}, disk \
-             faults {}, leader changes {}",
+             faults {}, leader changes {}, changes of the membership {}, nodes caught up by sealed segments {}",
             self.power_cuts + self.kills,
             self.power_cuts,
             self.kills,
             self.power_cuts_of_many,
             self.partitions,
             self.disk_faults,
-            self.leader_changes
+            self.leader_changes,
+            self.membership_changes,
+            self.segments_caught_up
         )
     }
 }
@@ -179,6 +204,8 @@ mod tests {
             ("disk_errors", 10),
             ("bit_flips", 10),
             ("leaders", 20 + SEEDS),
+            ("members_replaced", 6),
+            ("segments_caught_up", 2),
         ] {
             totals.insert(name.to_owned(), count);
         }
@@ -211,7 +238,13 @@ mod tests {
         let mut totals = enough();
         totals.retain(|name, _| name.starts_with("checked_"));
         let said = said(&totals);
-        for name in ["crashes", "partitions", "disk faults", "leader changes"] {
+        for name in [
+            "crashes",
+            "partitions",
+            "disk faults",
+            "leader changes",
+            "changes of the membership",
+        ] {
             assert!(said.contains(&format!("too few {name}: 0")), "{said}");
         }
         // It was asked for.

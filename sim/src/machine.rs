@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use scribe::consensus::ConsensusOptions;
+use scribe::cluster::files::ClusterFiles;
+use scribe::cluster::join::join;
+use scribe::consensus::{ConsensusOptions, PeerAddress};
 use scribe::node::{Node, NodeOptions};
-use scribe::peer::PeerTimeouts;
+use scribe::peer::{JoinToken, PeerTimeouts};
 use scribe::store::index::IndexKind;
 use scribe::store::sim_disk::SimDisk;
 use scribe::world::{Clock, Entropy, World};
@@ -84,10 +86,25 @@ pub enum Process {
     Ended(String),
 }
 
+/// What a machine is to the cluster, as far as the operator knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// It has never run.
+    Waiting,
+    /// It has a token, and is to join with it.
+    Coming,
+    /// Its node is a member.
+    Member,
+    /// Its node is to be a member no more, or is none already: it may find that it is of no use.
+    Leaving,
+    /// It never runs again.
+    Gone,
+}
+
 /// One machine.
 #[derive(Debug)]
 pub struct Machine {
-    /// Its node's id.
+    /// Its number. Also its node's id, if its node was there from the beginning.
     pub id: u64,
     /// Its name in the network.
     pub name: String,
@@ -99,6 +116,13 @@ pub struct Machine {
     pub process: Mutex<Process>,
     /// Whether bits of its files were flipped: it may refuse to start, and may refuse to serve what is damaged.
     pub rotten: AtomicBool,
+    presence: Mutex<Presence>,
+    /// Whether its node certainly votes.
+    voter: AtomicBool,
+    /// Its node's id, once it has one.
+    node_id: Mutex<Option<u64>>,
+    /// What its node joins with.
+    token: Mutex<Option<JoinToken>>,
     /// What has to be on its disk.
     kept: Mutex<Kept>,
     /// What its node had, and had not after a start.
@@ -110,7 +134,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A machine that was never started.
+    /// A machine that was never started. Those with a number above `options.nodes` are no members yet.
     pub fn new(
         id: u64,
         options: &Options,
@@ -128,6 +152,7 @@ impl Machine {
         let disk = SimDisk::new();
         set_speed(&disk, options.disk_us_max, chance.next());
         let name = name(id);
+        let founder = id <= options.nodes;
         let options = NodeOptions {
             data_dir: "/data".into(),
             key_dir,
@@ -140,6 +165,8 @@ impl Machine {
                 ..PeerTimeouts::default()
             },
             http_addr: format!("{name}:8001"),
+            // The others become voters by themselves.
+            stay_learner: id.is_multiple_of(2),
             publish_interval_ms: options.publish_interval_ms,
             segment_bytes_max: options.segment_bytes_max,
             segment_leaves_max: options.segment_leaves_max,
@@ -160,6 +187,13 @@ impl Machine {
             disk: Mutex::new(disk),
             process: Mutex::default(),
             rotten: AtomicBool::new(false),
+            presence: Mutex::new(match founder {
+                true => Presence::Member,
+                false => Presence::Waiting,
+            }),
+            voter: AtomicBool::new(founder),
+            node_id: Mutex::new(founder.then_some(id)),
+            token: Mutex::default(),
             kept: Mutex::default(),
             forgot: Mutex::default(),
             lives: AtomicU64::new(0),
@@ -174,6 +208,9 @@ impl Machine {
         *self.process.lock() = Process::Starting;
         self.lives.fetch_add(1, Ordering::Relaxed);
         self.trace.line(format_args!("{} starts", self.name));
+        if let Err(error) = self.join().await {
+            return self.end(format!("does not join: {error}")).await;
+        }
         let started = Node::start_on(self.options.clone(), Arc::new(disk), IndexKind::Memory).await;
         let node = match started {
             Ok(node) => node,
@@ -204,6 +241,32 @@ impl Machine {
         }
     }
 
+    /// Joins, if it has not.
+    async fn join(&self) -> Result<(), String> {
+        let files = ClusterFiles::load(&self.options.key_dir).map_err(|error| error.to_string())?;
+        let files = match files {
+            Some(files) => files,
+            None => {
+                let token = self.token.lock().clone();
+                let token = token.ok_or("it has no token")?;
+                let address = PeerAddress {
+                    raft_addr: self.options.raft_addr.clone(),
+                    http_addr: self.options.http_addr.clone(),
+                };
+                let joined = join(&self.options.key_dir, &token, &address).await;
+                joined.map_err(|error| error.to_string())?
+            }
+        };
+        *self.node_id.lock() = Some(files.node_id);
+        Ok(())
+    }
+
+    /// It is to join with this, as soon as it runs.
+    pub fn invite(&self, token: JoinToken) {
+        *self.token.lock() = Some(token);
+        self.set_presence(Presence::Coming);
+    }
+
     /// The process ends by itself. Its tasks go on until the world takes them away, at its next step.
     async fn end(&self, reason: String) -> turmoil::Result {
         self.trace.line(format_args!("{} {reason}", self.name));
@@ -232,6 +295,46 @@ impl Machine {
             }
         }
         self.forgot.lock().clone()
+    }
+
+    /// What it is to the cluster.
+    pub fn presence(&self) -> Presence {
+        *self.presence.lock()
+    }
+
+    /// It is something else to the cluster from now on.
+    pub fn set_presence(&self, presence: Presence) {
+        *self.presence.lock() = presence;
+    }
+
+    /// Whether it may run.
+    pub fn is_present(&self) -> bool {
+        !matches!(self.presence(), Presence::Waiting | Presence::Gone)
+    }
+
+    /// Whether its node is a member that is to stay.
+    pub fn is_member(&self) -> bool {
+        self.presence() == Presence::Member
+    }
+
+    /// Whether its node certainly votes, unless it is leaving.
+    pub fn is_voter(&self) -> bool {
+        self.voter.load(Ordering::Relaxed)
+    }
+
+    /// Its node votes from now on.
+    pub fn set_voter(&self) {
+        self.voter.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether its node, if it joins, votes only once it is told to.
+    pub fn stays_learner(&self) -> bool {
+        self.options.stay_learner
+    }
+
+    /// Its node's id, once it has one.
+    pub fn node_id(&self) -> Option<u64> {
+        *self.node_id.lock()
     }
 
     /// Where requests go, if it serves.

@@ -18,6 +18,7 @@ mod floor;
 mod kept;
 mod machine;
 mod many;
+mod operator;
 mod options;
 mod planted;
 mod real_time;
@@ -45,12 +46,15 @@ const VIOLATED: u8 = 3;
 
 /// Runs clusters of Scribe Ledger in a simulated world that one number decides.
 ///
-/// Example: `scribe-sim many --seeds 100`, then `scribe-sim run --seed 17 --show` for one that failed.
+/// Example: `scribe-sim --seeds 100`, then `scribe-sim run --seed 17 --show` for one that failed.
 #[derive(Parser)]
-#[command(name = "scribe-sim", version)]
+#[command(name = "scribe-sim", version, args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
+    /// Without a command: as `many`.
+    #[command(flatten)]
+    many: ManyArgs,
 }
 
 #[derive(Subcommand)]
@@ -127,7 +131,8 @@ struct ManyArgs {
 }
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().command {
+    let cli = Cli::parse();
+    let done = match cli.command.unwrap_or(Command::Many(cli.many)) {
         Command::Run(args) => run_one(&args),
         Command::Many(args) => run_many(&args),
         Command::ReplayTwice(args) => replay_twice(&args),

@@ -6,6 +6,9 @@ use std::fmt;
 
 use crate::chance::Chance;
 
+/// Machines that can join in one run.
+const SPARES: u64 = 6;
+
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -43,11 +46,13 @@ pub enum Fault {
     ClockJump,
     /// Leadership is handed to another node.
     Transfer,
+    /// A new machine joins, a member is promoted, removed or replaced.
+    Membership,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::PowerCut,
         Self::PowerCutMany,
         Self::PowerCutInside,
@@ -65,6 +70,7 @@ impl Fault {
         Self::BitFlips,
         Self::ClockJump,
         Self::Transfer,
+        Self::Membership,
     ];
 
     /// Its name on the command line.
@@ -87,6 +93,7 @@ impl Fault {
             Self::BitFlips => "bit-flips",
             Self::ClockJump => "clock-jump",
             Self::Transfer => "transfer",
+            Self::Membership => "membership",
         }
     }
 
@@ -103,8 +110,10 @@ pub struct Options {
     pub seed: u64,
     /// How long the phase with faults takes, simulated seconds.
     pub seconds: u64,
-    /// Nodes, all of them voters.
+    /// Nodes of the beginning, all of them voters.
     pub nodes: u64,
+    /// Machines that can join later.
+    pub spares: u64,
     /// Step of the network, milliseconds.
     pub tick_ms: u64,
     /// Whether nodes get their turns in an order of chance.
@@ -148,6 +157,7 @@ impl Options {
             seed,
             seconds,
             nodes: nodes.unwrap_or(drawn_nodes),
+            spares: SPARES,
             tick_ms: *chance.pick(&[1, 2, 2, 4]),
             random_order: chance.percent(50),
             message_ms_max: *chance.pick(&[2, 5, 20, 60]),

@@ -1,6 +1,11 @@
-//! What a client asks of a node, and how the node answers: calls of [`Node`], carried out in the node's own runtime.
+//! What a client or an operator asks of a node, and how the node answers: calls of [`Node`], carried out in the node's own
+//! runtime.
 
-use scribe::node::{AppendError, Appended, Entry, Node, ReadError, Write};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use scribe::node::{AdminError, AppendError, Appended, Change, Entry, Node, ReadError, Write};
+use scribe::peer::JoinToken;
 use scribe_proof::index::{LeafIndex, TreeSize};
 use tokio::sync::oneshot;
 
@@ -22,9 +27,32 @@ pub enum Request {
         LeafIndex,
         oneshot::Sender<Result<(TreeSize, Vec<Entry>), ReadError>>,
     ),
+    /// A key as this node has it, perhaps stale: the tree size it was read at, and what was there.
+    ReadStale(
+        Vec<u8>,
+        oneshot::Sender<Result<(TreeSize, Option<Entry>), ReadError>>,
+    ),
     /// Hand leadership over.
     Transfer,
+    /// A token for one new machine.
+    Token(oneshot::Sender<Result<JoinToken, AdminError>>),
+    /// Change the membership.
+    Administer(Change, oneshot::Sender<Result<(), AdminError>>),
+    /// Who belongs to the cluster.
+    Membership(oneshot::Sender<Result<Membership, ReadError>>),
 }
+
+/// Who belongs to the cluster.
+#[derive(Debug)]
+pub struct Membership {
+    /// Ids of those who did when the question was asked, for certain, and whether they vote.
+    pub committed: BTreeMap<u64, bool>,
+    /// Addresses and ids of everybody the node knows of.
+    pub known: BTreeMap<String, u64>,
+}
+
+/// How long a token is good.
+const TOKEN_VALIDITY: Duration = Duration::from_secs(3_600);
 
 /// Answers one request.
 pub async fn serve(node: Node, request: Request) {
@@ -46,8 +74,28 @@ pub async fn serve(node: Node, request: Request) {
             };
             drop(reply.send(look()));
         }
+        Request::ReadStale(key, reply) => {
+            let size = node.applied_size();
+            let found = node.latest(&key, size).map(|found| (size, found));
+            drop(reply.send(found));
+        }
         Request::Transfer => {
             node.hand_over().await;
+        }
+        Request::Token(reply) => drop(reply.send(node.join_token(TOKEN_VALIDITY))),
+        Request::Administer(change, reply) => drop(reply.send(node.administer(change).await)),
+        Request::Membership(reply) => {
+            let members = async {
+                node.barrier().await?;
+                let known = node.members().into_iter();
+                Ok(Membership {
+                    committed: node.committed_members(),
+                    known: known
+                        .map(|member| (member.address.raft_addr, member.node_id))
+                        .collect(),
+                })
+            };
+            drop(reply.send(members.await));
         }
     }
 }

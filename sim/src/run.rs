@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use scribe::keys::LastSigned;
-use scribe::node::{AppendError, Appended, Condition, Write, WriteKind};
+use scribe::node::{AppendError, Appended, Condition, Node, Write, WriteKind};
 use scribe_oracle::{
     Checked, ClientId, NodeId, NodeState, OperationId, Request as Asked, Write as AskedWrite,
 };
@@ -24,6 +24,7 @@ use crate::cluster::{Cluster, Counts};
 use crate::court::{self, Court};
 use crate::faults::Faults;
 use crate::machine::Machine;
+use crate::operator::Operator;
 use crate::options::Options;
 use crate::requests::Request;
 use crate::trace::Trace;
@@ -76,8 +77,8 @@ pub fn run(
         .max_message_latency(Duration::from_millis(options.message_ms_max))
         .tcp_capacity(4_096)
         .build();
-    world.begin(&mut sim);
-    let mut faults = Faults::new(options, trace.clone());
+    world.begin(options, &mut sim);
+    let mut faults = Faults::new(options, world.operator.clone(), trace.clone());
     let end_ms = options.seconds * 1_000;
     while trace.now_ms() < end_ms && world.court.violation().is_none() {
         world.step(&mut sim)?;
@@ -97,11 +98,14 @@ struct World {
     court: Court,
     trace: Trace,
     clients: Arc<Clients>,
+    operator: Operator,
     now: Arc<AtomicU64>,
     looked_ms: u64,
     led: (u64, u64),
     home: std::path::PathBuf,
     sealed: BTreeMap<u64, usize>,
+    /// By machine: how much of the ledger its process fetched in sealed segments, to catch up.
+    fetched: BTreeMap<u64, u64>,
 }
 
 impl World {
@@ -120,7 +124,9 @@ impl World {
             stopping: AtomicBool::new(false),
             running: AtomicU64::new(options.clients),
         });
+        let operator = Operator::new(cluster.machines.clone(), trace.clone());
         Ok(Self {
+            operator,
             cluster,
             court,
             trace: trace.clone(),
@@ -130,12 +136,14 @@ impl World {
             led: (0, 0),
             home: home.to_owned(),
             sealed: BTreeMap::new(),
+            fetched: BTreeMap::new(),
         })
     }
 
-    fn begin(&self, sim: &mut Sim<'_>) {
-        self.cluster.begin(sim);
+    fn begin(&mut self, options: &Options, sim: &mut Sim<'_>) {
+        self.cluster.place(sim);
         sim.client("clients", Arc::clone(&self.clients).run());
+        sim.client("operator", self.operator.run(options));
     }
 
     /// Time goes on by one tick.
@@ -173,6 +181,7 @@ impl World {
     fn look(&mut self, machine: &Machine) {
         let Some(node) = machine.node() else { return };
         let id = NodeId(machine.id);
+        self.look_at_catching_up(machine.id, &node);
         if let Some(forgot) = machine.look_at_disk() {
             self.court.broken(forgot);
         }
@@ -211,6 +220,15 @@ impl World {
         *told = (*told).max(sealed.len());
     }
 
+    /// A node that lacks more than the others' logs hold fetches their sealed segments.
+    fn look_at_catching_up(&mut self, id: u64, node: &Node) {
+        let (bytes, _) = node.consensus().catch_up().bytes();
+        let before = self.fetched.insert(id, bytes).unwrap_or_default();
+        if bytes > before {
+            self.cluster.count("segments_caught_up");
+        }
+    }
+
     /// Without faults everything must work again: each node takes a write, and all have the same.
     fn recover(&mut self, sim: &mut Sim<'_>) -> Result<(), Box<dyn std::error::Error>> {
         self.clients.stopping.store(true, Relaxed);
@@ -240,7 +258,11 @@ impl World {
 
     /// What is not well yet.
     fn waiting_for(&self, probes: &mut Probes) -> Option<String> {
-        let healthy = |machine: &&Arc<Machine>| !machine.rotten.load(Relaxed);
+        if self.operator.is_busy() {
+            return Some("it is not certain what became of a change of the membership".to_owned());
+        }
+        let healthy =
+            |machine: &&Arc<Machine>| machine.is_present() && !machine.rotten.load(Relaxed);
         for machine in self.cluster.machines.iter().filter(healthy) {
             if !probes.passed(machine, &self.court) {
                 return Some(format!("{} has not taken a write", machine.name));
@@ -324,10 +346,11 @@ impl World {
             self.trace
                 .line(format_args!("disk of n{id}: {digest:016x}"));
         }
-        let counts: &Counts = &self.cluster.counts;
+        let counts: [Counts; 2] = [self.cluster.counts.clone(), self.operator.counts()];
         let mut counts: BTreeMap<String, u64> = counts
-            .iter()
-            .map(|(name, count)| ((*name).to_owned(), *count))
+            .into_iter()
+            .flatten()
+            .map(|(name, count)| (name.to_owned(), count))
             .collect();
         for (name, count) in checked.counts() {
             counts.insert(format!("checked_{name}"), count);

@@ -559,6 +559,13 @@ impl Node {
         self.inner.store.log().vote().map_or(0, |vote| vote.term)
     }
 
+    /// Everybody who belongs to the cluster by the newest membership that is committed and that this node has heard of,
+    /// and whether they vote: who is missing is gone for good. For the simulated world, like [`Node::kept_log_index`].
+    #[cfg(feature = "simulation")]
+    pub fn committed_members(&self) -> std::collections::BTreeMap<u64, bool> {
+        self.inner.consensus.committed_members()
+    }
+
     /// Whether the node should be sent traffic, and if not, why.
     pub fn ready(&self) -> Result<(), String> {
         if self.inner.leaving.load(Ordering::Relaxed) {

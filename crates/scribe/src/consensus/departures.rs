@@ -23,6 +23,17 @@ impl Departed {
 }
 
 impl ConsensusNode {
+    /// Everybody in the newest committed membership that this node has heard of, and whether they vote.
+    #[cfg(feature = "simulation")]
+    pub fn committed_members(&self) -> std::collections::BTreeMap<NodeId, bool> {
+        let server = self.raft.server_metrics();
+        let now = server.borrow_watched();
+        let committed = &now.committed_membership_config;
+        let voters: BTreeSet<NodeId> = committed.voter_ids().collect();
+        let members = committed.nodes();
+        members.map(|(id, _)| (*id, voters.contains(id))).collect()
+    }
+
     /// Follows the committed membership for as long as the Raft core lives, and calls `left` for each other node that
     /// is no member any more: from then on it is not welcome here.
     pub async fn follow_departures(&self, left: impl Fn(NodeId)) {
