@@ -36,6 +36,8 @@ enum Heal {
     Speed(u64),
     /// A disk has room again.
     Room(u64),
+    /// No good thing: a disk that wrote to the wrong place loses what is in memory.
+    PowerCut(u64),
 }
 
 /// The one who breaks things.
@@ -102,7 +104,7 @@ impl Faults {
         self.heals.push((at, heal));
     }
 
-    fn heal(&mut self, sim: &mut Sim<'_>, cluster: &Cluster, heal: Heal) {
+    fn heal(&mut self, sim: &mut Sim<'_>, cluster: &mut Cluster, heal: Heal) {
         self.trace.line(format_args!("heals: {heal:?}"));
         match heal {
             Heal::Release(pairs) => {
@@ -128,6 +130,15 @@ impl Faults {
             Heal::Speed(id) => {
                 let disk = cluster.machine(id).disk.lock().clone();
                 machine::set_speed(&disk, self.options.disk_us_max, self.chance.next());
+            }
+            Heal::PowerCut(id) => {
+                let machine = cluster.machine(id);
+                let struck = machine.disk.lock().misdirected();
+                if struck > 0 && !machine.is_down() {
+                    cluster.count("misdirected_syncs");
+                    let restart = self.chance.between(20..=2_000);
+                    cluster.cut_power(sim, id, restart);
+                }
             }
             Heal::Room(id) => cluster.machine(id).disk.lock().set_capacity(None),
         }
@@ -217,7 +228,25 @@ impl Faults {
             Fault::SlowDisk | Fault::DiskError | Fault::DiskFull => {
                 self.strike_disk(cluster, fault, victim);
             }
-            Fault::BitFlips => self.rot(sim, cluster, victim),
+            Fault::BitFlips => {
+                if let Some(victim) = self.who_may_rot(cluster, victim) {
+                    let flips = self.chance.between(1..=4);
+                    cluster.rot(sim, victim, flips, restart);
+                }
+            }
+            Fault::Misdirect => {
+                if let Some(victim) = self.who_may_rot(cluster, victim) {
+                    self.trace.line(format_args!(
+                        "the next sync of {} goes to the wrong place",
+                        name(victim)
+                    ));
+                    let machine = cluster.machine(victim);
+                    machine.rotten.store(true, Relaxed);
+                    machine.lied.store(true, Relaxed);
+                    machine.disk.lock().misdirect(self.chance.next());
+                    self.later(50..=2_000, Heal::PowerCut(victim));
+                }
+            }
             Fault::ClockJump => {
                 let jump = self.chance.between(0..=7_200_000) as i64 - 3_600_000;
                 let off = &mut self.off_ms[victim as usize - 1];
@@ -330,8 +359,8 @@ impl Faults {
         }
     }
 
-    /// Flips bits on a minority of the nodes, always the same.
-    fn rot(&mut self, sim: &mut Sim<'_>, cluster: &mut Cluster, victim: u64) {
+    /// The one that is to be damaged: this one, or another, so that damage stays with a minority of the nodes.
+    fn who_may_rot(&mut self, cluster: &Cluster, victim: u64) -> Option<u64> {
         let count = |such: &dyn Fn(&Machine) -> bool| -> Vec<u64> {
             let machines = cluster.machines.iter();
             let such = machines.filter(|machine| machine.is_present() && such(machine));
@@ -340,13 +369,10 @@ impl Faults {
         let rotten = count(&|machine| machine.rotten.load(Relaxed));
         // Of those that certainly vote, and will.
         let voters = count(&|machine| machine.is_member() && machine.is_voter());
-        let victim = match rotten.len() * 2 + 2 < voters.len() + 1 {
-            true => victim,
-            false if rotten.is_empty() => return,
-            false => *self.chance.pick(&rotten),
-        };
-        let flips = self.chance.between(1..=4);
-        let restart = self.chance.between(20..=4_000);
-        cluster.rot(sim, victim, flips, restart);
+        match rotten.len() * 2 + 2 < voters.len() + 1 {
+            true => Some(victim),
+            false if rotten.is_empty() => None,
+            false => Some(*self.chance.pick(&rotten)),
+        }
     }
 }

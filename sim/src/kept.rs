@@ -17,15 +17,19 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// Looks at the node of process number `life`. `rotten` says that bits of its files were flipped: it may have lost
-    /// something, if it noticed.
+    /// Looks at the node of process number `life`. `rotten` says that its files were damaged: it may have lost something,
+    /// if it noticed. `lied` says that its disk wrote something to the wrong place: then it may have lost what it wrote last
+    /// and not know it.
     ///
     /// # Errors
     /// What it has forgotten, or lost without a fault, in words.
-    pub fn look(&mut self, life: u64, node: &Node, rotten: bool) -> Result<(), String> {
+    pub fn look(&mut self, life: u64, node: &Node, rotten: bool, lied: bool) -> Result<(), String> {
         let had = std::mem::replace(&mut self.life, life);
         let sealed = node.sealed_list().len();
         if had != life {
+            if lied {
+                self.log_index = 0;
+            }
             self.began(node, rotten)?;
         } else if sealed < self.sealed && !rotten {
             return Err(format!(

@@ -116,6 +116,8 @@ pub struct Machine {
     pub process: Mutex<Process>,
     /// Whether bits of its files were flipped: it may refuse to start, and may refuse to serve what is damaged.
     pub rotten: AtomicBool,
+    /// Whether its disk may have written something to the wrong place: what it has lost by that, it may not notice.
+    pub lied: AtomicBool,
     presence: Mutex<Presence>,
     /// Whether its node certainly votes.
     voter: AtomicBool,
@@ -187,6 +189,7 @@ impl Machine {
             disk: Mutex::new(disk),
             process: Mutex::default(),
             rotten: AtomicBool::new(false),
+            lied: AtomicBool::new(false),
             presence: Mutex::new(match founder {
                 true => Presence::Member,
                 false => Presence::Waiting,
@@ -285,11 +288,12 @@ impl Machine {
     /// Compares what its node has with what it had, and remembers that. Returns what it has ever forgotten.
     pub fn look_at_disk(&self) -> Option<String> {
         if let Some(node) = self.node() {
-            let (life, rotten) = (
+            let (life, rotten, lied) = (
                 self.lives.load(Ordering::Relaxed),
                 self.rotten.load(Ordering::Relaxed),
+                self.lied.load(Ordering::Relaxed),
             );
-            if let Err(forgot) = self.kept.lock().look(life, &node, rotten) {
+            if let Err(forgot) = self.kept.lock().look(life, &node, rotten, lied) {
                 let text = format!("disk: {} {forgot}", self.name);
                 self.forgot.lock().get_or_insert(text);
             }

@@ -110,6 +110,7 @@ struct Work {
 
 impl Work {
     async fn change(&mut self) {
+        self.look_who_votes().await;
         let voters = self.all(|machine| machine.is_member() && machine.is_voter());
         let learner = self.all(|machine| machine.is_member() && !machine.is_voter());
         let learner = learner.first().cloned();
@@ -140,6 +141,19 @@ impl Work {
         }
     }
 
+    /// Some became voters by themselves, or after it was given up to wait for it.
+    async fn look_who_votes(&mut self) {
+        let Some(membership) = self.membership().await else {
+            return;
+        };
+        for machine in &self.shared.machines {
+            let id = machine.node_id().unwrap_or_default();
+            if membership.committed.get(&id) == Some(&true) {
+                machine.set_voter();
+            }
+        }
+    }
+
     fn all(&self, such: impl Fn(&Machine) -> bool) -> Vec<Arc<Machine>> {
         let machines = self.shared.machines.iter();
         machines.filter(|machine| such(machine)).cloned().collect()
@@ -155,6 +169,9 @@ impl Work {
         voters: &[Arc<Machine>],
         by: Option<&Arc<Machine>>,
     ) -> Option<Arc<Machine>> {
+        if voters.is_empty() {
+            return None;
+        }
         let old = Arc::clone(self.chance.pick(voters));
         let rotten = self.all(|machine| {
             machine.is_present() && machine.id != old.id && machine.rotten.load(Relaxed)

@@ -5,6 +5,7 @@
 //!   the seed.
 //! - Names change durably with a sync of their directory; until then a crash keeps the first few changes of each
 //!   directory (a journal keeps order), possibly none.
+//! - A sync can write its bytes to the wrong place and say that all is well.
 //! - A failed sync drops what it should have written: the bytes stay readable, and no later sync makes them durable.
 
 use std::any::Any;
@@ -77,6 +78,10 @@ struct World {
     faults: Vec<(Vec<DiskOperation>, u64, DiskFault)>,
     capacity: Option<u64>,
     ignore_syncs: bool,
+    /// Decides where what the next sync writes goes.
+    misdirect: Option<Random>,
+    /// Syncs that went to the wrong place.
+    misdirected: u64,
     latency: Option<Latency>,
 }
 
@@ -209,6 +214,7 @@ impl SimDisk {
     pub fn forget_faults(&self) {
         let mut world = self.0.lock();
         world.faults.clear();
+        world.misdirect = None;
         if !world.crashed() {
             world.crash_at = None;
         }
@@ -217,6 +223,17 @@ impl SimDisk {
     /// A disk that lies: syncs of files report success and make nothing durable.
     pub fn ignore_syncs(&self, ignore: bool) {
         self.0.lock().ignore_syncs = ignore;
+    }
+
+    /// What the next sync that has something to write writes goes to another place of the same file, which `seed` decides,
+    /// and is reported as done: a disk that mistook an address. Readers have it from memory, until the power is cut.
+    pub fn misdirect(&self, seed: u64) {
+        self.0.lock().misdirect = Some(Random(seed));
+    }
+
+    /// How often that has happened.
+    pub fn misdirected(&self) -> u64 {
+        self.0.lock().misdirected
     }
 
     /// From now on everything fails and nothing more becomes durable: the power is gone.
@@ -395,6 +412,23 @@ impl Inode {
             let start = (sector * SECTOR_LENGTH).min(length);
             let end = (start + SECTOR_LENGTH).min(length);
             self.durable[start..end].copy_from_slice(&self.live[start..end]);
+        }
+    }
+
+    /// As [`Inode::sync`], but the sectors go to where others are.
+    fn sync_elsewhere(&mut self, random: &mut Random) {
+        let length = self.live.len();
+        self.durable.resize(length, 0);
+        let dirty = std::mem::take(&mut self.dirty);
+        let Some(first) = dirty.first().copied() else {
+            return;
+        };
+        let target = random.below(length.div_ceil(SECTOR_LENGTH) as u64) as usize;
+        for sector in dirty {
+            let from = (sector * SECTOR_LENGTH).min(length);
+            let to = ((target + sector - first) * SECTOR_LENGTH).min(length);
+            let count = SECTOR_LENGTH.min(length - from).min(length - to);
+            self.durable[to..to + count].copy_from_slice(&self.live[from..from + count]);
         }
     }
 
@@ -584,8 +618,19 @@ impl SimFile {
             }
             return Err(error);
         }
-        if !world.ignore_syncs {
-            world.inodes[self.inode].sync();
+        if world.ignore_syncs {
+            return Ok(());
+        }
+        let target = match world.inodes[self.inode].dirty.is_empty() {
+            true => None,
+            false => world.misdirect.take(),
+        };
+        match target {
+            Some(mut random) => {
+                world.inodes[self.inode].sync_elsewhere(&mut random);
+                world.misdirected += 1;
+            }
+            None => world.inodes[self.inode].sync(),
         }
         Ok(())
     }
@@ -747,6 +792,31 @@ mod tests {
         assert!(file.sync_data().is_err());
         file.sync_data().unwrap();
         assert!((0..20).all(|seed| disk.crash(seed).bytes(&path("f")).unwrap()[0] == 0));
+    }
+
+    #[test]
+    fn a_misdirected_sync_shows_after_a_power_cut_only_and_happens_once() {
+        let disk = SimDisk::new();
+        let file = disk.open(&path("a"), Open::CREATE_NEW).unwrap();
+        file.write_all_at(&[b'a'; 4 * SECTOR_LENGTH], 0).unwrap();
+        file.sync_all().unwrap();
+        disk.sync_dir(Path::new("/")).unwrap();
+        disk.misdirect(1);
+        assert_eq!(disk.misdirected(), 0);
+        file.write_all_at(&[b'b'; SECTOR_LENGTH], 0).unwrap();
+        file.sync_all().unwrap();
+        assert_eq!(disk.misdirected(), 1);
+        let right = [vec![b'b'; SECTOR_LENGTH], vec![b'a'; 3 * SECTOR_LENGTH]].concat();
+        assert_eq!(disk.bytes(&path("a")), Some(right.clone()));
+        assert_eq!(disk.kill().bytes(&path("a")), Some(right.clone()));
+        let found = disk.crash(1).bytes(&path("a")).unwrap();
+        let written = found.iter().filter(|byte| **byte == b'b').count();
+        assert_eq!((found.len(), written), (right.len(), SECTOR_LENGTH));
+        assert_ne!(found, right, "seed 1 names another sector");
+        // What is written again goes where it belongs.
+        file.write_all_at(&[b'b'; SECTOR_LENGTH], 0).unwrap();
+        file.sync_all().unwrap();
+        assert_eq!(disk.crash(1).bytes(&path("a")).unwrap()[0], b'b');
     }
 
     #[test]
