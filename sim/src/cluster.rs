@@ -206,6 +206,8 @@ impl Cluster {
         machine.rotten.store(true, Relaxed);
         let disk = machine.disk.lock().clone();
         let files = disk.files();
+        // A new machine may have none yet.
+        let flips = if files.is_empty() { 0 } else { flips };
         for _ in 0..flips {
             let path = match self.chance.percent(TAIL_PERCENT) {
                 true => newest_segment(&files),

@@ -17,6 +17,7 @@ mod phases;
 mod probe;
 mod record;
 mod report;
+mod slow;
 mod trouble;
 mod world;
 

@@ -178,6 +178,26 @@ impl Network {
         }
     }
 
+    /// Runs a program at a place to its end.
+    pub fn run_at(&self, place: u64, words: &[&str]) -> Result<()> {
+        let space = self.space(place);
+        let exec = ["ip", "netns", "exec", &space];
+        must(&[&exec[..], words].concat()).map(|_| ())
+    }
+
+    /// Whether the bridge between the nodes carries their packets. If it does not, and nobody else does, they hear nothing.
+    pub fn bridge(&self, carries: bool) -> Result<()> {
+        let hub = self.hub();
+        for place in self.places() {
+            let master = match carries {
+                true => "master raft",
+                false => "nomaster",
+            };
+            ip(&format!("-n {hub} link set raft{place} {master}"))?;
+        }
+        Ok(())
+    }
+
     /// Ends every fault. Returns how many packets were dropped.
     pub fn heal(&self) -> Result<u64> {
         let mut dropped = 0;

@@ -28,6 +28,8 @@ pub fn missing(kind: Kind, workshop: &Path) -> Option<String> {
         }
         // Counted packets: each partition is seen to drop some. That there is a network at all was seen before.
         Kind::Partition => program("nft"),
+        // Packets seen to overtake each other.
+        Kind::Slow => program("python3"),
         Kind::PowerCut | Kind::PowerCutOne => power(workshop),
         Kind::DiskFull => full(workshop),
         Kind::SyncError => sync_error(workshop),
@@ -49,6 +51,7 @@ fn on_a_disk(
 ) -> std::result::Result<(), String> {
     let tried = || {
         let mut disk = Disk::new(workshop, name, 64)?;
+        disk.throw_away();
         what(&mut disk)
     };
     tried().unwrap_or_else(|trouble| Err(trouble.to_string()))

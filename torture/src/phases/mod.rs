@@ -9,6 +9,7 @@ mod partition;
 mod pause;
 mod power;
 mod rolling;
+mod slow;
 pub mod sync_error;
 
 use std::collections::BTreeMap;
@@ -33,6 +34,8 @@ pub enum Kind {
     PowerCutOne,
     /// Partitions, one-way ones, a broken link, lost packets
     Partition,
+    /// Packets that are late and overtake each other
+    Slow,
     /// SIGSTOP of the leader or a follower for some seconds
     Pause,
     /// Jumps of one node's wall clock while it runs
@@ -110,6 +113,7 @@ pub async fn run(world: &mut World, kind: Kind, count: u64) -> Result<Report> {
         Kind::PowerCut => power::all(world, count, &mut outcome).await?,
         Kind::PowerCutOne => power::one(world, count, &mut outcome).await?,
         Kind::Partition => partition::run(world, count, &mut outcome).await?,
+        Kind::Slow => slow::run(world, count, &mut outcome).await?,
         Kind::Pause => pause::run(world, count, &mut outcome).await?,
         Kind::Clock => clock::run(world, count, &mut outcome).await?,
         Kind::SyncError => sync_error::run(world, count, &mut outcome).await?,
