@@ -212,8 +212,9 @@ impl Mender {
         let mended = (self.consensus).mend_segment(mend, |done| self.show(damaged, done));
         match mended.await {
             Ok(bytes) => {
-                self.stats.segments_mended.fetch_add(1, Ordering::Relaxed);
+                // In this order: who sees a segment counted sees its bytes counted.
                 self.stats.mended_bytes.fetch_add(bytes, Ordering::Relaxed);
+                self.stats.segments_mended.fetch_add(1, Ordering::Release);
                 tracing::info!(
                     segment = number,
                     bytes,

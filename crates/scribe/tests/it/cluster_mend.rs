@@ -382,7 +382,7 @@ async fn a_node_that_lost_every_sealed_segment_has_them_all_again() {
     eventually_within(
         std::time::Duration::from_secs(600),
         "all is mended",
-        async || stats.segments_mended.load(Ordering::Relaxed) == own.len() as u64,
+        async || stats.segments_mended.load(Ordering::Acquire) == own.len() as u64,
     )
     .await;
     let seconds = started.elapsed().as_secs_f64();
