@@ -361,14 +361,14 @@ impl Faults {
 
     /// The one that is to be damaged: this one, or another, so that damage stays with a minority of the nodes.
     fn who_may_rot(&mut self, cluster: &Cluster, victim: u64) -> Option<u64> {
-        let count = |such: &dyn Fn(&Machine) -> bool| -> Vec<u64> {
+        let present = |such: &dyn Fn(&Machine) -> bool| -> Vec<u64> {
             let machines = cluster.machines.iter();
             let such = machines.filter(|machine| machine.is_present() && such(machine));
             such.map(|machine| machine.id).collect()
         };
-        let rotten = count(&|machine| machine.rotten.load(Relaxed));
+        let rotten = present(&|machine| machine.rotten.load(Relaxed));
         // Of those that certainly vote, and will.
-        let voters = count(&|machine| machine.is_member() && machine.is_voter());
+        let voters = present(&|machine| machine.is_member() && machine.is_voter());
         // With this one, still fewer than half: of four voters two are none.
         match (rotten.len() + 1) * 2 < voters.len() {
             true => Some(victim),

@@ -341,7 +341,8 @@ impl World {
     }
 
     fn report(&self, seed: u64, checked: Checked) -> Report {
-        for id in self.cluster.ids() {
+        // Also of those that are gone.
+        for id in self.cluster.machines.iter().map(|machine| machine.id) {
             let digest = self.cluster.disk_digest(id);
             self.trace
                 .line(format_args!("disk of n{id}: {digest:016x}"));

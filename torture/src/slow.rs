@@ -99,7 +99,7 @@ impl Slow {
         let mut first = [0; 8];
         let out = switch.stdout.as_mut();
         let began = out.is_some_and(|out| out.read_exact(&mut first).is_ok());
-        // Made before anything can fail, so that everything is undone.
+        // From here on whatever fails is undone when this is dropped.
         let slow = Slow {
             network: Arc::clone(network),
             switch,
