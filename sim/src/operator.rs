@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use scribe::node::{AdminError, Change};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::chance::Chance;
@@ -34,8 +34,6 @@ const LINGER_MS_MAX: u64 = 6_000;
 /// What the world knows of the operator.
 #[derive(Debug, Clone)]
 pub struct Operator {
-    nudge: mpsc::Sender<()>,
-    nudged: Arc<Mutex<Option<mpsc::Receiver<()>>>>,
     shared: Arc<Shared>,
 }
 
@@ -43,6 +41,8 @@ pub struct Operator {
 struct Shared {
     machines: Vec<Arc<Machine>>,
     trace: Trace,
+    /// One nudge at most waits here: [`Self::busy`] is set before it and cleared after the change.
+    nudge: Notify,
     busy: AtomicBool,
     counts: Mutex<Counts>,
 }
@@ -50,44 +50,37 @@ struct Shared {
 impl Operator {
     /// An operator who has nothing to do yet.
     pub fn new(machines: Vec<Arc<Machine>>, trace: Trace) -> Self {
-        let (nudge, nudged) = mpsc::channel(1);
         let shared = Arc::new(Shared {
             machines,
             trace,
+            nudge: Notify::new(),
             busy: AtomicBool::new(false),
             counts: Mutex::default(),
         });
-        Self {
-            nudge,
-            nudged: Arc::new(Mutex::new(Some(nudged))),
-            shared,
-        }
+        Self { shared }
     }
 
-    /// What it does, from the first nudge on.
+    /// What it does, from the first nudge on. It never ends.
     pub fn run(&self, options: &Options) -> impl Future<Output = turmoil::Result> + use<> {
         let mut work = Work {
             shared: Arc::clone(&self.shared),
             chance: Chance::new(options.seed, "operator"),
             voters_max: options.nodes as usize + 2,
         };
-        let nudged = self.nudged.lock().take();
         async move {
-            let Some(mut nudged) = nudged else {
-                return Ok(());
-            };
-            while nudged.recv().await.is_some() {
+            loop {
+                work.shared.nudge.notified().await;
                 work.change().await;
                 work.shared.busy.store(false, Relaxed);
             }
-            Ok(())
         }
     }
 
-    /// Has it change something, unless it is at it.
+    /// Has it change something, unless it is at it: a nudge then is forgotten, so that no change begins after the last one
+    /// that was asked for has ended.
     pub fn change_something(&self) {
-        if self.nudge.try_send(()).is_ok() {
-            self.shared.busy.store(true, Relaxed);
+        if !self.shared.busy.swap(true, Relaxed) {
+            self.shared.nudge.notify_one();
         }
     }
 
