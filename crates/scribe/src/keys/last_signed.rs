@@ -87,16 +87,15 @@ impl LastSigned {
         )
     }
 
-    /// Makes this the last signed head of a key directory; durable when it returns.
+    /// Makes this the last signed head of a key directory; durable when it returns. One that is there already is written
+    /// again: a sync may have failed after it was put in place, and what can be read need not be on the disk.
     ///
     /// # Errors
     /// [`KeyError::WouldFork`] if the head stored already is of another origin, is larger, or has another root hash
-    /// at the same size: then nothing may be signed. Otherwise what the system refused.
+    /// at the same size: then nothing may be signed. Otherwise what the system refused ([`KeyError::Io`]): the old head is
+    /// there or this one, and the same call may be made again.
     pub fn store(&self, dir: &Path) -> Result<(), KeyError> {
         if let Some(last) = LastSigned::load(dir)? {
-            if *self == last {
-                return Ok(());
-            }
             self.check_follows(&last)?;
         }
         let path = dir.join(LAST_SIGNED_FILE);
@@ -143,6 +142,8 @@ impl LastSigned {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use super::super::tests::names;
     use super::*;
 
@@ -159,7 +160,14 @@ pub(super) mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(LastSigned::load(dir.path()).unwrap(), None);
         head(5, 1).store(dir.path()).unwrap();
+        let inode = || {
+            fs::metadata(dir.path().join(LAST_SIGNED_FILE))
+                .unwrap()
+                .ino()
+        };
+        let first = inode();
         head(5, 1).store(dir.path()).unwrap();
+        assert_ne!(inode(), first, "written again, not taken for durable");
         head(9, 2).store(dir.path()).unwrap();
         assert_eq!(LastSigned::load(dir.path()).unwrap(), Some(head(9, 2)));
         assert_eq!(names(dir.path()), ["last-signed"]);

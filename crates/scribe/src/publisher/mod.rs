@@ -43,7 +43,8 @@ use scribe_proof::rotation::LedgerKeys;
 use scribe_proof::witness::Cosignature;
 use tokio::sync::{Notify, watch};
 
-use agree::{Agreement, Answers};
+use agree::{Agreement, Answers, Found};
+use record::Recorded;
 use shown::Witnessed;
 use witnesses::Outside;
 
@@ -52,7 +53,7 @@ use crate::consensus::{
     AppliedOutcome, ConsensusNode, Leadership, NodeId, Proposal, ProposalResult,
 };
 use crate::error::PublishError;
-use crate::keys::Keys;
+use crate::keys::{KeyError, Keys};
 use crate::limits;
 use crate::peer::{Lane, Wait};
 use crate::store::Store;
@@ -66,6 +67,9 @@ const APPLY_WAIT: Duration = Duration::from_secs(1);
 const HAND_OVER_WAIT: Duration = Duration::from_secs(2);
 /// Pause before a leader that did not answer is asked again for a checkpoint, and before a leader tries again.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// Said by a leader that is in the way of publishing.
+const CANNOT_RECORD: &str =
+    "this node signs nothing before it can record it; another is asked to lead";
 
 /// A tree head that anyone may be shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,7 +108,7 @@ struct Shared {
     /// Nothing smaller is shown: what this node may have shown before it was started.
     floor: TreeSize,
     /// Held while a head is recorded as signed: one at a time, in order.
-    signing: tokio::sync::Mutex<()>,
+    signing: tokio::sync::Mutex<Recorded>,
     /// The ledger's keys as they were last read from its entries.
     known_keys: Mutex<Option<LedgerKeys>>,
     /// The nodes' cosigning keys, likewise.
@@ -116,7 +120,7 @@ struct Shared {
     collecting: Mutex<Option<tokio::task::AbortHandle>>,
 }
 
-/// Why nothing may be signed any more. The node stops.
+/// Why nothing may be signed. The node stops, unless it passes.
 #[derive(Debug, thiserror::Error)]
 enum SignError {
     #[error("the tree can no longer be read: {0}")]
@@ -136,6 +140,9 @@ enum SignError {
     Behind { found: TreeSize, signed: TreeSize },
     #[error("{0}")]
     Keys(String),
+    /// The system refused to read or write the record of what was signed last: nothing is signed before it can be.
+    #[error("{0}")]
+    Record(KeyError),
     #[error(
         "this node cosigned a tree of {signed} leaves and remembers none larger than {remembered}: its key directory is \
          an older copy, or a copy of this node runs elsewhere; put a new node in its place (`scribe cluster replace`)"
@@ -154,6 +161,23 @@ enum SignError {
         root: Hash,
         by: Vec<NodeId>,
     },
+}
+
+impl SignError {
+    /// Whether the same may succeed later, as when a disk is full or there are too many open files. A record that is
+    /// damaged, missing or contradicts stays so.
+    fn may_pass(&self) -> bool {
+        matches!(self, Self::Record(_))
+    }
+}
+
+impl From<KeyError> for SignError {
+    fn from(error: KeyError) -> Self {
+        match error {
+            KeyError::Io { .. } => Self::Record(error),
+            _ => Self::Keys(error.to_string()),
+        }
+    }
 }
 
 impl Publisher {
@@ -187,7 +211,7 @@ impl Publisher {
             floor,
             outside: open_witnesses(outside),
             witnessed: Witnessed::default(),
-            signing: tokio::sync::Mutex::new(()),
+            signing: tokio::sync::Mutex::default(),
             known_keys: Mutex::new(None),
             known_node_keys: Mutex::default(),
             failed: failed_sender,
@@ -303,13 +327,13 @@ impl Publisher {
             .root_at(size)
             .await
             .map_err(|error| error.to_string())?;
-        let _signing = self.shared.signing.lock().await;
+        let mut recorded = self.shared.signing.lock().await;
         self.shared
             .check_last_signed(size)
             .await
             .map_err(|error| error.to_string())?;
         self.shared
-            .record_signed(size, root)
+            .record_signed(&mut recorded, size, root)
             .await
             .map_err(|error| error.to_string())?;
         let checkpoint = Checkpoint::new(self.shared.keys.origin.clone(), size, root);
@@ -433,7 +457,9 @@ impl Shared {
             ));
         }
         if let Err(error) = self.check_remembered(&signed) {
-            self.fail(&error);
+            if !error.may_pass() {
+                self.fail(&error);
+            }
             return Err(error.to_string());
         }
         // Which keys sign is said by entries that may not be applied here yet.
@@ -597,7 +623,9 @@ impl Task {
         let size = applied.tree_size;
         let newest = shared.newest.borrow().as_ref().map(|shown| shown.size);
         let new = newest.is_none_or(|newest| newest < size);
-        let due = asked || newest.is_none() || applied.user_entries_since_published;
+        // Agreed on already, and not shown: who led before did not get to sign it.
+        let unsigned = newest.is_none_or(|newest| newest < applied.published.0);
+        let due = asked || unsigned || applied.user_entries_since_published;
         if size == TreeSize::EMPTY || !new || !due {
             return Ok(());
         }
@@ -609,12 +637,20 @@ impl Task {
             tracing::debug!(%size, "a majority of the voters has not announced its keys yet");
             return Ok(());
         }
-        {
+        let may_sign = {
             let _signing = shared.signing.lock().await;
-            if !shared.may_sign(size).await? {
-                return Ok(());
+            shared.may_sign(size).await
+        };
+        let can_record = match may_sign {
+            Ok(true) => true,
+            Ok(false) => return Ok(()),
+            // Who else can sign is known when the others have answered.
+            Err(error) if error.may_pass() => {
+                tracing::warn!(%size, %error, "{CANNOT_RECORD}");
+                false
             }
-        }
+            Err(error) => return Err(error),
+        };
         // Recomputed from the stored tree, not taken from a running sum: a bit that flipped in memory must not be
         // signed.
         let root = shared.root_at(size).await?;
@@ -630,7 +666,7 @@ impl Task {
                 return Ok(());
             }
             Agreement::Outvoted { root: theirs, by } => {
-                self.hand_over(&by).await;
+                self.hand_over(by.iter().copied()).await;
                 return Err(SignError::Outvoted {
                     size,
                     found: root,
@@ -644,6 +680,10 @@ impl Task {
             tracing::info!(%size, "too few voters have cosigned the tree head");
             return Ok(());
         };
+        if !can_record {
+            self.leave_signing_to(&others).await;
+            return Ok(());
+        }
         let mut pending = shared
             .consensus
             .propose(Proposal::Publish { size, root }, term)
@@ -656,7 +696,15 @@ impl Task {
                 return Ok(());
             }
         }
-        if let Some(note) = self.sign(checkpoint, cosigned).await? {
+        let signed = match self.sign(checkpoint, cosigned).await {
+            Err(error) if error.may_pass() => {
+                tracing::warn!(%size, %error, "{CANNOT_RECORD}");
+                self.leave_signing_to(&others).await;
+                return Ok(());
+            }
+            signed => signed?,
+        };
+        if let Some(note) = signed {
             shared.tell(&note);
             let late = late::collect(Arc::clone(shared), size, root, asked, missing);
             let task = tokio::spawn(late).abort_handle();
@@ -675,7 +723,7 @@ impl Task {
         let shared = &self.shared;
         let (size, root) = (checkpoint.size, checkpoint.root);
         let keys_error = |error: &dyn std::fmt::Display| SignError::Keys(error.to_string());
-        let _signing = shared.signing.lock().await;
+        let mut recorded = shared.signing.lock().await;
         // Leadership may have moved while this head was agreed on.
         if !shared.may_sign(size).await? {
             return Ok(None);
@@ -683,7 +731,7 @@ impl Task {
         let Some(signers) = shared.signers()? else {
             return Ok(None);
         };
-        shared.record_signed(size, root).await?;
+        shared.record_signed(&mut recorded, size, root).await?;
         let text = checkpoint.to_text();
         let signers: Vec<&SigningKey> = signers.iter().map(|key| &**key).collect();
         let mut signed =
@@ -705,10 +753,17 @@ impl Task {
         Ok(Some(note))
     }
 
-    /// Leadership goes to a voter that has the root the majority has; then this node stops.
-    async fn hand_over(&self, to: &[NodeId]) {
+    /// This node cannot record what it signs now, so it signs nothing; one that has just recorded this head leads in its
+    /// place, if it can. It goes on as a follower, and cosigns again once it can.
+    async fn leave_signing_to(&self, others: &BTreeMap<NodeId, Found>) {
+        let cosigners = others.iter().filter(|(_, found)| found.signature.is_some());
+        self.hand_over(cosigners.map(|(id, _)| *id)).await;
+    }
+
+    /// Leadership goes to the first of these voters that takes it.
+    async fn hand_over(&self, to: impl Iterator<Item = NodeId>) {
         for id in to {
-            if self.shared.consensus.transfer_leader(*id).await.is_err() {
+            if self.shared.consensus.transfer_leader(id).await.is_err() {
                 continue;
             }
             let mut leadership = self.leadership.clone();

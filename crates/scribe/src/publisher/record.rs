@@ -8,6 +8,9 @@ use super::{Shared, SignError};
 use crate::keys::LastSigned;
 use crate::planted;
 
+/// The head that this process recorded last.
+pub(super) type Recorded = Option<(TreeSize, Hash)>;
+
 impl Shared {
     /// Whether the leader may sign a head of this size: `false` if another leader had a larger one signed here since the
     /// size was taken, which covers it. A larger one than all that is applied means that entries are missing.
@@ -26,9 +29,7 @@ impl Shared {
         if let Some(reason) = self.failed.borrow().clone() {
             return Err(SignError::Keys(reason));
         }
-        let last =
-            LastSigned::load(&self.key_dir).map_err(|error| SignError::Keys(error.to_string()))?;
-        let Some(last) = last else {
+        let Some(last) = LastSigned::load(&self.key_dir)? else {
             // It was there when this node started, or nothing would have come this far.
             let reason = "the record of what was signed last is gone from the key directory";
             return Err(SignError::Keys(reason.to_owned()));
@@ -52,8 +53,17 @@ impl Shared {
 
     /// Durable before any signature leaves the node, and after the entries it stands for: what is applied may be on the
     /// disks of a majority and not yet on this one, and a start takes a log that ends before the last signed head for
-    /// an older copy. A crash right here leaves a head recorded that nobody has seen: the next one extends it.
-    pub(super) async fn record_signed(&self, size: TreeSize, root: Hash) -> Result<(), SignError> {
+    /// an older copy. A crash right here leaves a head recorded that nobody has seen: the next one extends it. What an
+    /// earlier process or a failed attempt left in place may not be on the disk: only what succeeded here is not repeated.
+    pub(super) async fn record_signed(
+        &self,
+        recorded: &mut Recorded,
+        size: TreeSize,
+        root: Hash,
+    ) -> Result<(), SignError> {
+        if *recorded == Some((size, root)) {
+            return Ok(());
+        }
         // planted
         if let Some(applied) = self.store.applied().last_log_id
             && !planted::has("signed-before-durable")
@@ -68,8 +78,9 @@ impl Shared {
             size,
             root,
         }
-        .store(&self.key_dir)
-        .map_err(|error| SignError::Keys(error.to_string()))
+        .store(&self.key_dir)?;
+        *recorded = Some((size, root));
+        Ok(())
     }
 
     /// What a node that did not cosign it shows of others' is recorded like what it signed, before it is shown: after a
@@ -81,9 +92,9 @@ impl Shared {
         if self.keys.withheld().is_some() {
             return Ok(());
         }
-        let _signing = self.signing.lock().await;
+        let mut recorded = self.signing.lock().await;
         match self.check_last_signed(size).await {
-            Ok(()) => self.record_signed(size, root).await,
+            Ok(()) => self.record_signed(&mut recorded, size, root).await,
             // Recorded with a larger one, as when the leader that asked for a cosignature of that did not get to sign it.
             Err(SignError::Behind { .. }) => Ok(()),
             // This node signed another root once, when its tree was damaged: it signs nothing more, the record stays as

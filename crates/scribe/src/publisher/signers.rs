@@ -126,8 +126,7 @@ impl Shared {
         let own = cosignature::find(signed.note(), self.keys.node.verifier_key());
         // One that does not fit was made by somebody else, and says nothing about this node.
         let Ok(Some(_)) = own else { return Ok(()) };
-        let last =
-            LastSigned::load(&self.key_dir).map_err(|error| SignError::Keys(error.to_string()))?;
+        let last = LastSigned::load(&self.key_dir)?;
         // Without a record nothing is signed at all until an operator has made one.
         let Some(last) = last else { return Ok(()) };
         let head = signed.checkpoint();

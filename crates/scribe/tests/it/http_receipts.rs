@@ -1,6 +1,7 @@
 //! Receipts from memory and from disk, many at once, and what `?wait=published` promises.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use scribe_proof::inclusion;
 use scribe_proof::index::{LeafIndex, TreeSize};
@@ -248,20 +249,96 @@ async fn a_published_write_is_covered_by_what_its_node_shows() {
     cluster.stop_all().await;
 }
 
+/// While it lives, a node can neither read nor write its record of what it signed last.
+struct NoRecord {
+    record: PathBuf,
+    away: PathBuf,
+}
+
+impl NoRecord {
+    fn of(cluster: &TestCluster, id: u64) -> Self {
+        let record = cluster.key_dir(id).join("last-signed");
+        let away = cluster.key_dir(id).join("last-signed-away");
+        // A process that writes it right now may put it there again.
+        loop {
+            std::fs::rename(&record, &away).unwrap();
+            if std::fs::create_dir(&record).is_ok() {
+                return Self { record, away };
+            }
+        }
+    }
+}
+
+impl Drop for NoRecord {
+    fn drop(&mut self) {
+        // In one step: a moment without any would be a record that is gone.
+        let (record, away) = (&self.record, &self.away);
+        rustix::fs::renameat_with(
+            rustix::fs::CWD,
+            away,
+            rustix::fs::CWD,
+            record,
+            rustix::fs::RenameFlags::EXCHANGE,
+        )
+        .unwrap();
+        std::fs::remove_dir(away).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_cannot_record_what_it_signs_lets_another_sign_and_goes_on() {
+    let mut cluster = TestCluster::with(3, |options| options.publish_interval_ms = NEVER_MS).await;
+    let first = cluster.leader().await;
+    let server = TestServer::over(cluster.node(first), ANY).await;
+    let reply = server.put("/v1/keys/before?wait=published", b"v").await;
+    assert_eq!(reply.status, 201);
+    let record = NoRecord::of(&cluster, first);
+    // Acknowledged by the leader, and published by who leads after it.
+    let index = server.put("/v1/keys/kept", b"v").await.json()["index"].clone();
+    let others = cluster.all_but(first);
+    let other = TestServer::over(cluster.node(others[0]), ANY).await;
+    let receipts = json!({"entries": [{"key": "kept"}]});
+    eventually("another leads and has published", async || {
+        other.post("/v1/receipts", &receipts).await.status == 200
+    })
+    .await;
+    assert!(shown(&other).await > index.as_u64().unwrap());
+    assert_ne!(cluster.leader().await, first);
+    // It takes part all the same: with one of the others stopped, its vote is needed for a write, and its record for a
+    // checkpoint.
+    cluster.stop(others[1]).await;
+    eventually("two of three take a write", async || {
+        other.put("/v1/keys/by-two", b"v").await.status == 201
+    })
+    .await;
+    drop(record);
+    let receipts = json!({"entries": [{"key": "by-two"}]});
+    for server in [&other, &server] {
+        eventually("two of three publish", async || {
+            server.post("/v1/receipts", &receipts).await.status == 200
+        })
+        .await;
+    }
+    server.stop().await;
+    other.stop().await;
+    cluster.stop_all().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_that_cannot_be_published_is_kept_and_says_so() {
-    let cluster = TestCluster::with(3, |options| options.publish_interval_ms = NEVER_MS).await;
+    let mut cluster = TestCluster::with(3, |options| options.publish_interval_ms = NEVER_MS).await;
     let leader = cluster.leader().await;
     let server = TestServer::over(cluster.node(leader), ANY).await;
     server.put("/v1/keys/before?wait=published", b"v").await;
     let before = shown(&server).await;
-    // The others can no longer record what they sign, so they cosign nothing: a majority appends, none publishes.
-    let others = cluster.all_but(leader);
-    let last_signed = |id: &u64| cluster.key_dir(*id).join("last-signed");
-    let away = |id: &u64| cluster.key_dir(*id).join("last-signed-away");
-    for id in &others {
-        std::fs::rename(last_signed(id), away(id)).unwrap();
-        std::fs::create_dir(last_signed(id)).unwrap();
+    // The others can no longer record what they sign, so they cosign nothing: a majority appends, none publishes. They
+    // are started again before, and take in a checkpoint they cosigned and cannot compare with their record: that is no
+    // reason to stop signing for good.
+    let mut records = Vec::new();
+    for id in cluster.all_but(leader) {
+        cluster.stop(id).await;
+        cluster.start(id).await;
+        records.push(NoRecord::of(&cluster, id));
     }
     let answers = write_every_way(&server, "kept").await;
     assert_eq!(answers.len(), 4);
@@ -295,10 +372,7 @@ async fn a_write_that_cannot_be_published_is_kept_and_says_so() {
     assert_eq!(server.post("/v1/receipts", &published).await.status, 200);
 
     // Once they can sign again, all of it is published.
-    for id in &others {
-        std::fs::remove_dir(last_signed(id)).unwrap();
-        std::fs::rename(away(id), last_signed(id)).unwrap();
-    }
+    drop(records);
     eventually("what was kept is published", async || {
         server.post("/v1/receipts", &receipts).await.status == 200
     })
