@@ -42,7 +42,13 @@ impl LastSigned {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(KeyError::io("open", &path)(error)),
         };
-        let text = read_text(file, &path, FILE_LENGTH_MAX)?;
+        let text = match read_text(file, &path, FILE_LENGTH_MAX) {
+            Err(KeyError::Io { error, .. }) if error.kind() == io::ErrorKind::InvalidData => {
+                let rule = "it must be text";
+                return Err(KeyError::LastSignedDamaged { path, rule });
+            }
+            text => text?,
+        };
         match LastSigned::parse(&text) {
             Ok(last) => Ok(Some(last)),
             Err(rule) => Err(KeyError::LastSignedDamaged { path, rule }),
@@ -189,14 +195,20 @@ pub(super) mod tests {
         head(5, 1).store(dir.path()).unwrap();
         let path = dir.path().join(LAST_SIGNED_FILE);
         let text = fs::read_to_string(&path).unwrap();
-        for damaged in [
+        let text_damaged = [
             String::new(),
             text[..text.len() - 1].to_owned(),
             text.replace("/v1", "/v2"),
             text.replace("\n5\n", "\nfive\n"),
             text.replace("AQEB", "AQE!"),
             format!("{text}more\n"),
-        ] {
+        ];
+        let no_text = [text.as_bytes(), b"\xff"].concat();
+        for damaged in text_damaged
+            .map(String::into_bytes)
+            .into_iter()
+            .chain([no_text])
+        {
             fs::write(&path, &damaged).unwrap();
             let error = LastSigned::load(dir.path()).unwrap_err();
             assert!(

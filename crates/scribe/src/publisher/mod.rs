@@ -67,9 +67,8 @@ const APPLY_WAIT: Duration = Duration::from_secs(1);
 const HAND_OVER_WAIT: Duration = Duration::from_secs(2);
 /// Pause before a leader that did not answer is asked again for a checkpoint, and before a leader tries again.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
-/// Said by a leader that is in the way of publishing.
-const CANNOT_RECORD: &str =
-    "this node signs nothing before it can record it; another is asked to lead";
+/// How often in a row a leader may fail to record what it is to sign before it asks another to lead.
+const UNRECORDED_MAX: u32 = 3;
 
 /// A tree head that anyone may be shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -220,6 +219,7 @@ impl Publisher {
         let task = Task {
             leadership,
             interval,
+            unrecorded: 0,
             shared: Arc::clone(&shared),
         };
         let witnesses = witnesses::start(&shared, &task.leadership);
@@ -460,7 +460,7 @@ impl Shared {
             if !error.may_pass() {
                 self.fail(&error);
             }
-            return Err(error.to_string());
+            return Err(not_shown(&error));
         }
         // Which keys sign is said by entries that may not be applied here yet.
         self.wait_applied(signed.checkpoint().size).await?;
@@ -487,7 +487,7 @@ impl Shared {
             .ok_or("the checkpoint has more signatures than fit")?;
         self.record_shown(checkpoint.size, checkpoint.root)
             .await
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| not_shown(&error))?;
         self.show(Published {
             size: checkpoint.size,
             root: checkpoint.root,
@@ -558,6 +558,14 @@ impl Shared {
     }
 }
 
+/// Why a checkpoint is not shown. An operator must hear of a record that cannot be written.
+fn not_shown(error: &SignError) -> String {
+    if error.may_pass() {
+        tracing::warn!(%error, "this node shows no checkpoint before it can record it");
+    }
+    error.to_string()
+}
+
 /// Clients of the configured witnesses. One whose client cannot be made is left out, which is said: checkpoints are
 /// published without its cosignature.
 fn open_witnesses(addresses: Vec<WitnessAddress>) -> Vec<Outside> {
@@ -576,6 +584,8 @@ struct Task {
     shared: Arc<Shared>,
     interval: Duration,
     leadership: watch::Receiver<Leadership>,
+    /// How often in a row what was to be signed could not be recorded.
+    unrecorded: u32,
 }
 
 impl Task {
@@ -617,8 +627,8 @@ impl Task {
     }
 
     /// Publishes the applied tree if there is something new in it.
-    async fn publish(&self, term: u64, asked: bool) -> Result<(), SignError> {
-        let shared = &self.shared;
+    async fn publish(&mut self, term: u64, asked: bool) -> Result<(), SignError> {
+        let shared = Arc::clone(&self.shared);
         let applied = shared.store.applied();
         let size = applied.tree_size;
         let newest = shared.newest.borrow().as_ref().map(|shown| shown.size);
@@ -646,7 +656,7 @@ impl Task {
             Ok(false) => return Ok(()),
             // Who else can sign is known when the others have answered.
             Err(error) if error.may_pass() => {
-                tracing::warn!(%size, %error, "{CANNOT_RECORD}");
+                self.could_not_record(&error);
                 false
             }
             Err(error) => return Err(error),
@@ -680,33 +690,38 @@ impl Task {
             tracing::info!(%size, "too few voters have cosigned the tree head");
             return Ok(());
         };
+        let able = cosigned.len();
         if !can_record {
-            self.leave_signing_to(&others).await;
+            self.leave_signing_to(&others, able).await;
             return Ok(());
         }
-        let mut pending = shared
-            .consensus
-            .propose(Proposal::Publish { size, root }, term)
-            .await;
-        match pending.result().await {
-            ProposalResult::Applied(AppliedOutcome::Published { .. }) => {}
-            // Leadership moved, or the node is stopping: nothing was signed, and the next leader begins anew.
-            other => {
-                tracing::info!(?other, %size, "the tree head was not agreed on");
-                return Ok(());
+        // One that was agreed on and could not be signed is in the log already.
+        if shared.store.applied().published != (size, root) {
+            let mut pending = shared
+                .consensus
+                .propose(Proposal::Publish { size, root }, term)
+                .await;
+            match pending.result().await {
+                ProposalResult::Applied(AppliedOutcome::Published { .. }) => {}
+                // Leadership moved, or the node is stopping: nothing was signed, and the next leader begins anew.
+                other => {
+                    tracing::info!(?other, %size, "the tree head was not agreed on");
+                    return Ok(());
+                }
             }
         }
         let signed = match self.sign(checkpoint, cosigned).await {
             Err(error) if error.may_pass() => {
-                tracing::warn!(%size, %error, "{CANNOT_RECORD}");
-                self.leave_signing_to(&others).await;
+                self.could_not_record(&error);
+                self.leave_signing_to(&others, able).await;
                 return Ok(());
             }
             signed => signed?,
         };
+        self.unrecorded = 0;
         if let Some(note) = signed {
             shared.tell(&note);
-            let late = late::collect(Arc::clone(shared), size, root, asked, missing);
+            let late = late::collect(Arc::clone(&shared), size, root, asked, missing);
             let task = tokio::spawn(late).abort_handle();
             if let Some(former) = shared.collecting.lock().replace(task) {
                 former.abort();
@@ -753,11 +768,23 @@ impl Task {
         Ok(Some(note))
     }
 
-    /// This node cannot record what it signs now, so it signs nothing; one that has just recorded this head leads in its
-    /// place, if it can. It goes on as a follower, and cosigns again once it can.
-    async fn leave_signing_to(&self, others: &BTreeMap<NodeId, Found>) {
-        let cosigners = others.iter().filter(|(_, found)| found.signature.is_some());
-        self.hand_over(cosigners.map(|(id, _)| *id)).await;
+    fn could_not_record(&mut self, error: &SignError) {
+        self.unrecorded = self.unrecorded.saturating_add(1);
+        // Said less and less often: it is tried several times a second while somebody waits.
+        if self.unrecorded.is_power_of_two() {
+            tracing::warn!(%error, attempts = self.unrecorded, "this node signs nothing before it can record it");
+        }
+    }
+
+    /// This node cannot record what it signs, so it signs nothing. When that goes on, one of those that have just recorded
+    /// this head is to lead in its place, if the `able`, whose cosignatures were verified, are a majority without this
+    /// node: else nothing would be published there, either. It goes on as a follower, and cosigns again once it can.
+    async fn leave_signing_to(&self, others: &BTreeMap<NodeId, Found>, able: usize) {
+        let voters = self.shared.consensus.voters().len();
+        if self.unrecorded.is_multiple_of(UNRECORDED_MAX) && able > voters / 2 {
+            let cosigners = others.iter().filter(|(_, found)| found.signature.is_some());
+            self.hand_over(cosigners.map(|(id, _)| *id)).await;
+        }
     }
 
     /// Leadership goes to the first of these voters that takes it.
@@ -770,8 +797,10 @@ impl Task {
             let left =
                 leadership.wait_for(|leadership| !matches!(leadership, Leadership::Leading { .. }));
             if tokio::time::timeout(HAND_OVER_WAIT, left).await.is_ok() {
+                tracing::info!(to = id, "leadership was handed over");
                 return;
             }
         }
+        tracing::warn!("no other voter took over leadership");
     }
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use scribe::node::NodeOptions;
 use scribe_proof::inclusion;
 use scribe_proof::index::{LeafIndex, TreeSize};
 use scribe_proof::policy::Policy;
@@ -259,35 +260,34 @@ impl NoRecord {
     fn of(cluster: &TestCluster, id: u64) -> Self {
         let record = cluster.key_dir(id).join("last-signed");
         let away = cluster.key_dir(id).join("last-signed-away");
-        // A process that writes it right now may put it there again.
-        loop {
-            std::fs::rename(&record, &away).unwrap();
-            if std::fs::create_dir(&record).is_ok() {
-                return Self { record, away };
-            }
-        }
+        std::fs::create_dir(&away).unwrap();
+        let no_record = Self { record, away };
+        no_record.exchange();
+        no_record
+    }
+
+    /// In one step: a moment without any would be a record that is gone.
+    fn exchange(&self) {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        renameat_with(CWD, &self.record, CWD, &self.away, RenameFlags::EXCHANGE).unwrap();
+    }
+
+    fn end(self) {
+        self.exchange();
+        std::fs::remove_dir(&self.away).unwrap();
     }
 }
 
-impl Drop for NoRecord {
-    fn drop(&mut self) {
-        // In one step: a moment without any would be a record that is gone.
-        let (record, away) = (&self.record, &self.away);
-        rustix::fs::renameat_with(
-            rustix::fs::CWD,
-            away,
-            rustix::fs::CWD,
-            record,
-            rustix::fs::RenameFlags::EXCHANGE,
-        )
-        .unwrap();
-        std::fs::remove_dir(away).unwrap();
-    }
+/// Nobody is elected because a machine is slow.
+fn patient(options: &mut NodeOptions) {
+    options.publish_interval_ms = NEVER_MS;
+    options.consensus.election_timeout_min_ms = 3_000;
+    options.consensus.election_timeout_max_ms = 6_000;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_cannot_record_what_it_signs_lets_another_sign_and_goes_on() {
-    let mut cluster = TestCluster::with(3, |options| options.publish_interval_ms = NEVER_MS).await;
+    let mut cluster = TestCluster::with(3, patient).await;
     let first = cluster.leader().await;
     let server = TestServer::over(cluster.node(first), ANY).await;
     let reply = server.put("/v1/keys/before?wait=published", b"v").await;
@@ -311,7 +311,7 @@ async fn a_leader_that_cannot_record_what_it_signs_lets_another_sign_and_goes_on
         other.put("/v1/keys/by-two", b"v").await.status == 201
     })
     .await;
-    drop(record);
+    record.end();
     let receipts = json!({"entries": [{"key": "by-two"}]});
     for server in [&other, &server] {
         eventually("two of three publish", async || {
@@ -325,20 +325,50 @@ async fn a_leader_that_cannot_record_what_it_signs_lets_another_sign_and_goes_on
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_alone_that_cannot_record_a_head_agrees_on_it_once_and_signs_it_later() {
+    let cluster = TestCluster::with(1, patient).await;
+    let server = TestServer::over(cluster.node(1), ANY).await;
+    let reply = server.put("/v1/keys/before?wait=published", b"v").await;
+    assert_eq!(reply.status, 201);
+    let before = shown(&server).await;
+    // The record can be read, and no new one be made.
+    let next = format!("last-signed.{}.tmp", std::process::id());
+    let in_the_way = cluster.key_dir(1).join(next);
+    std::fs::create_dir(&in_the_way).unwrap();
+    let frames = || cluster.node(1).log_stats().frames_written;
+    let frames_before = frames();
+    let reply = server.put("/v1/keys/kept?wait=published", b"v").await;
+    let index = reply.problem(503, "not_published")["current_index"].clone();
+    assert_eq!(shown(&server).await, before);
+    // The write and the agreed head, however often it was tried to sign it.
+    assert_eq!(frames() - frames_before, 2);
+    std::fs::remove_dir(&in_the_way).unwrap();
+    eventually("it is published", async || {
+        shown(&server).await > index.as_u64().unwrap()
+    })
+    .await;
+    assert_eq!(frames() - frames_before, 2);
+    server.stop().await;
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_write_that_cannot_be_published_is_kept_and_says_so() {
-    let mut cluster = TestCluster::with(3, |options| options.publish_interval_ms = NEVER_MS).await;
+    let mut cluster = TestCluster::with(3, patient).await;
     let leader = cluster.leader().await;
     let server = TestServer::over(cluster.node(leader), ANY).await;
     server.put("/v1/keys/before?wait=published", b"v").await;
     let before = shown(&server).await;
     // The others can no longer record what they sign, so they cosign nothing: a majority appends, none publishes. They
-    // are started again before, and take in a checkpoint they cosigned and cannot compare with their record: that is no
-    // reason to stop signing for good.
+    // are started again before, so as to take in a checkpoint they cosigned and cannot compare with their record: that is
+    // no reason to stop signing for good.
     let mut records = Vec::new();
     for id in cluster.all_but(leader) {
         cluster.stop(id).await;
         cluster.start(id).await;
         records.push(NoRecord::of(&cluster, id));
+        cluster.leader().await;
+        cluster.same_everywhere().await;
     }
     let answers = write_every_way(&server, "kept").await;
     assert_eq!(answers.len(), 4);
@@ -372,7 +402,7 @@ async fn a_write_that_cannot_be_published_is_kept_and_says_so() {
     assert_eq!(server.post("/v1/receipts", &published).await.status, 200);
 
     // Once they can sign again, all of it is published.
-    drop(records);
+    records.into_iter().for_each(NoRecord::end);
     eventually("what was kept is published", async || {
         server.post("/v1/receipts", &receipts).await.status == 200
     })
