@@ -56,7 +56,6 @@ pub struct Shared {
     pub reads_refused: AtomicU64,
     /// Reads that a node refused because what it should read is damaged.
     pub reads_damaged: AtomicU64,
-    pub watched: AtomicU64,
     pub unknown: AtomicU64,
 }
 
@@ -129,7 +128,6 @@ impl Load {
             reads: AtomicU64::new(0),
             reads_refused: AtomicU64::new(0),
             reads_damaged: AtomicU64::new(0),
-            watched: AtomicU64::new(0),
             unknown: AtomicU64::new(0),
         });
         let mut tasks = Vec::new();
@@ -351,7 +349,10 @@ async fn watch(shared: Arc<Shared>) {
             while let Ok(Some(Ok(event))) = tokio::time::timeout(ATTEMPT, events.next()).await {
                 let (index, due) = (event.index(), next);
                 match event {
-                    WatchEvent::Entry(_) if index == due => next += 1,
+                    WatchEvent::Entry(entry) if index == due => {
+                        shared.record.watched(&entry);
+                        next += 1;
+                    }
                     WatchEvent::Progress(_) if index + 1 == due => {}
                     _ => {
                         shared.record.violated(format!(
@@ -360,7 +361,6 @@ async fn watch(shared: Arc<Shared>) {
                         return;
                     }
                 }
-                shared.watched.store(next, Ordering::Relaxed);
             }
         }
         tokio::time::sleep(PAUSE).await;

@@ -6,6 +6,7 @@
 //! change or swap shows in one pass over the ledger.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -24,6 +25,8 @@ pub const SLOTS: u64 = 50;
 const LONG_EVERY: u64 = 128;
 /// Violations that are kept and shown; one alone ends a run.
 const VIOLATIONS_SHOWN: usize = 10;
+/// A watch gives values of up to so many bytes.
+const WATCHED_VALUE_MAX: u64 = 64 << 10;
 /// So long.
 const LONG: usize = 8 * 1_024;
 
@@ -96,6 +99,8 @@ struct Silence {
 pub struct Record {
     /// By leaf index.
     promises: Mutex<Vec<Option<Promise>>>,
+    /// What a watch gave, by leaf index.
+    watched: Mutex<Vec<u64>>,
     /// By writer and slot.
     newest: Vec<Mutex<Vec<Option<Newest>>>>,
     acknowledged: AtomicU64,
@@ -105,6 +110,15 @@ pub struct Record {
     /// The largest of them, as it was signed.
     newest_note: Mutex<(u64, String)>,
     violations: Mutex<Vec<String>>,
+}
+
+/// Of all that a watch and a page both give of an entry: a watch leaves long values out.
+fn fingerprint(entry: &EntryView) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    let value = entry.value.as_deref();
+    let value = value.filter(|_| entry.value_length <= WATCHED_VALUE_MAX);
+    (&entry.key, entry.timestamp_ms, entry.leaf_hash.0, value).hash(&mut hasher);
+    hasher.finish()
 }
 
 /// A lock whose holder panicked still has what was recorded.
@@ -118,6 +132,7 @@ impl Record {
     pub fn new(writers: u32) -> Record {
         Record {
             promises: Mutex::default(),
+            watched: Mutex::default(),
             newest: (0..writers)
                 .map(|_| Mutex::new(vec![None; SLOTS as usize]))
                 .collect(),
@@ -269,7 +284,17 @@ impl Record {
         lock(&self.roots).len()
     }
 
-    /// Holds one entry of the ledger against the promises. To be asked in order, while nobody writes.
+    /// Keeps what a watch gave, to be held against the ledger. To be told in order, from the first entry on.
+    pub fn watched(&self, entry: &EntryView) {
+        lock(&self.watched).push(fingerprint(entry));
+    }
+
+    /// How many entries were watched.
+    pub fn watched_size(&self) -> u64 {
+        lock(&self.watched).len() as u64
+    }
+
+    /// Holds one entry of the ledger against the promises, and against what a watch gave in its place. To be asked in order, while nobody writes.
     pub fn hold(&self, progress: &mut Progress, through: &str, entry: &EntryView) -> Result<()> {
         let index = progress.next;
         if entry.index != index {
@@ -294,6 +319,13 @@ impl Record {
             ));
         }
         self.hold_to(promise, progress, through, entry)?;
+        let watched = lock(&self.watched).get(index as usize).copied();
+        if watched.is_some_and(|watched| watched != fingerprint(entry)) {
+            return violation(format!(
+                "{through}: entry {index} (`{}`) is not what a watch gave in its place",
+                entry.key.as_deref().unwrap_or_default()
+            ));
+        }
         progress.next += 1;
         progress.timestamp_ms = entry.timestamp_ms;
         progress.frontier.append(entry.leaf_hash.into());

@@ -53,7 +53,7 @@ impl Summary {
         self.unknown_outcomes += shared.unknown.load(Ordering::Relaxed);
         self.linearizable_reads += shared.reads.load(Ordering::Relaxed);
         self.reads_refused += shared.reads_refused.load(Ordering::Relaxed);
-        self.entries_watched += shared.watched.load(Ordering::Relaxed);
+        self.entries_watched += shared.record.watched_size();
         self.checkpoints += shared.record.checkpoints() as u64;
         self.violations.extend(shared.record.violations());
     }

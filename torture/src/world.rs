@@ -112,6 +112,7 @@ impl World {
     pub async fn verify(&mut self) -> Result<u64> {
         self.load.pause().await?;
         self.cluster.ready().await?;
+        self.watched_all().await?;
         self.verified = self.compare(self.verified.clone()).await?;
         self.load.resume();
         Ok(self.verified.next)
@@ -121,11 +122,31 @@ impl World {
     pub async fn verify_all(&mut self) -> Result<u64> {
         self.load.pause().await?;
         self.cluster.ready().await?;
+        self.watched_all().await?;
         let from = Progress::new(self.record().writers());
         let progress = self.compare(from).await?;
         let size = progress.next;
         self.verified = progress;
         Ok(size)
+    }
+
+    /// Waits until the one that watches has seen as much as the members have.
+    async fn watched_all(&self) -> Result<()> {
+        let due = self.cluster.agreed().await?.tree_size;
+        let began = Instant::now();
+        loop {
+            self.record().check()?;
+            let seen = self.record().watched_size();
+            if seen >= due {
+                return Ok(());
+            }
+            if began.elapsed() > PATIENCE {
+                return violation(format!(
+                    "a watch has given {seen} entries of {due}, {PATIENCE:?} after all nodes are ready"
+                ));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     async fn compare(&self, from: Progress) -> Result<Progress> {

@@ -105,6 +105,30 @@ fn a_ledger_that_kept_its_promises_passes() {
 }
 
 #[test]
+fn what_a_watch_gave_must_be_in_the_ledger() {
+    let record = record();
+    ledger().iter().for_each(|entry| record.watched(entry));
+    assert_eq!(hold(&record, &ledger()), Ok(()));
+    let breaks: [fn(&mut EntryView); 4] = [
+        |entry| entry.value = Some(operation(8).value(operation(8).filler())),
+        |entry| entry.value = None,
+        |entry| entry.timestamp_ms += 1,
+        |entry| entry.leaf_hash = HexHash::from(leaf_hash(b"another")),
+    ];
+    for change in breaks {
+        let record = self::record();
+        let mut watched = ledger();
+        change(&mut watched[7]);
+        watched.iter().for_each(|entry| record.watched(entry));
+        is_found(
+            &record,
+            &ledger(),
+            "entry 7 (`w/1/2`) is not what a watch gave",
+        );
+    }
+}
+
+#[test]
 fn a_lost_end_is_found() {
     is_found(
         &record(),
