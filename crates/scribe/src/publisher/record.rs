@@ -95,11 +95,15 @@ impl Shared {
         let mut recorded = self.signing.lock().await;
         match self.check_last_signed(size).await {
             Ok(()) => self.record_signed(&mut recorded, size, root).await,
-            // Recorded with a larger one, as when the leader that asked for a cosignature of that did not get to sign it. One
-            // of which it is not known that it is on the disk does not count.
-            Err(SignError::Behind { .. }) if recorded.is_some_and(|(larger, _)| larger >= size) => {
-                Ok(())
-            }
+            // Recorded with a larger one, as when the leader that asked for a cosignature of that did not get to sign it. It
+            // may not be on the disk, if that failed or another process did it.
+            Err(SignError::Behind { .. }) => match LastSigned::load(&self.key_dir)? {
+                Some(last) => {
+                    self.record_signed(&mut recorded, last.size, last.root)
+                        .await
+                }
+                None => Ok(()),
+            },
             // This node signed another root once, when its tree was damaged: it signs nothing more, the record stays as
             // evidence, and it shows what the others sign and its entries give.
             Err(error @ SignError::Contradiction { .. }) => {
