@@ -41,9 +41,10 @@ async fn a_sealed_entry_that_cannot_be_read_ends_the_stream_and_comes_as_a_segme
     cluster.stop(away).await;
     let through = cluster.leader().await;
     // One segment sealed and a second one, so that neither is new enough to be checked at a start, nor old enough to
-    // be sent as a file anyway.
+    // be sent as a file anyway. Counted in bytes: segments are sealed some time after they are full.
+    let bytes = cluster.options(through).segment_bytes_max * 5 / 2;
     let mut round = 0;
-    while cluster.node(through).sealed_segments() < 2 {
+    while cluster.node(through).log_stats().bytes_written < bytes {
         let writes = (0..50)
             .map(|n| put(&format!("key {n}"), &format!("{round} {}", "x".repeat(100))))
             .collect();
