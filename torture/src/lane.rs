@@ -86,7 +86,7 @@ fn random(rng: &mut StdRng) -> Episode {
 fn few(kind: Kind, rng: &mut StdRng) -> u64 {
     match kind {
         Kind::Flip => rng.random_range(100..400),
-        Kind::Helical => 3,
+        Kind::Helical => 1,
         Kind::DiskFull | Kind::Churn | Kind::Clock => rng.random_range(1..4),
         Kind::Kill => rng.random_range(10..40),
         _ => rng.random_range(3..12),

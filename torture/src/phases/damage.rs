@@ -248,14 +248,16 @@ async fn mend(
     };
     match fate {
         Fate::Refused(said) => {
-            let named = names(said, kind);
-            let what = if named {
-                "refused, naming it"
-            } else {
-                "refused, WITHOUT naming it"
-            };
+            let what = "refused, naming it";
             show(what, said);
-            Ok((what, false))
+            match names(said, kind) {
+                true => Ok((what, false)),
+                false => violation(format!(
+                    "node {place} refuses to start without naming what is damaged, {:?} in its {}",
+                    places.first(),
+                    kind.name
+                )),
+            }
         }
         Fate::Withheld(why) => {
             let began = Instant::now();
@@ -273,14 +275,20 @@ async fn mend(
                     return Ok(("withheld, then mended by itself", true));
                 }
             }
-            let explicit = why.contains(ErrorCode::Damaged.as_str());
-            let what = if explicit {
-                "withheld as damaged"
-            } else {
-                "withheld with another error"
-            };
+            if world.cluster.node_mut(place)?.ended()?.is_some() {
+                let said = world.cluster.node(place)?.said_since_start();
+                show("withheld, then ended", &said);
+                return Ok(("withheld, then ended", false));
+            }
+            let what = "withheld as damaged";
             show(what, why);
-            Ok((what, false))
+            match why.contains(ErrorCode::Damaged.as_str()) {
+                true => Ok((what, false)),
+                false => violation(format!(
+                    "node {place} withholds what is damaged in its {} with another error: {why}",
+                    kind.name
+                )),
+            }
         }
         Fate::Serves => {
             // Serving right is not all: what is left on the disk would be missed one day.
@@ -359,11 +367,10 @@ pub async fn helical(world: &mut World, count: u64, outcome: &mut Outcome) -> Re
         }
         let mended = all_serve(world, &places).await?;
         world.load.resume();
-        outcome.injected += places.len() as u64;
         match mended {
-            true => outcome.event("mended by themselves", 0, world.record().longest_silence()),
+            true => outcome.event("mended by themselves", 1, world.record().longest_silence()),
             false => {
-                outcome.event("withheld, not mended", 0, world.record().longest_silence());
+                outcome.event("withheld, not mended", 1, world.record().longest_silence());
                 // No node has a whole copy any more, so none can be replaced: only a backup helps.
                 world.abandoned = true;
                 return Ok(());
