@@ -7,25 +7,27 @@
 use scribe_proof::note::{NOTE_LENGTH_MAX, SIGNATURES_MAX};
 use scribe_proof::policy::{POLICY_LENGTH_MAX, POLICY_MEMBERS_MAX};
 use scribe_proof::receipt::{RECEIPT_LENGTH_MAX, RECEIPT_PROOF_MAX};
+use scribe_proof::rotation::{LedgerKeys, ROTATION_LENGTH_MAX};
 use scribe_proof::tile::{parse_bundle, push_entry};
 use scribe_proof::witness::{AddCheckpoint, Answer, PROOF_LINES_MAX, cosignature_by};
 use scribe_proof::{
     Checkpoint, Hash, KEY_LENGTH_MAX, LEAF_LENGTH_MAX, Leaf, LeafIndex, LeafKind,
-    METADATA_LENGTH_MAX, METADATA_PAIRS_MAX, Metadata, Note, Policy, Prev, Receipt, Signature,
-    SignedCheckpoint, SigningKey, TilePath, TreeSize, VerifierKey, cosignature,
+    METADATA_LENGTH_MAX, METADATA_PAIRS_MAX, Metadata, Note, Policy, Prev, Receipt, Rotation,
+    Signature, SignedCheckpoint, SigningKey, TilePath, TreeSize, VerifierKey, cosignature,
 };
 
 /// A target: what it is called, and what it does.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 13] = [
     ("leaf", leaf),
     ("metadata", metadata),
     ("note", note),
     ("checkpoint", checkpoint),
     ("cosignature", cosignature),
     ("policy", policy),
+    ("rotation", rotation),
     ("receipt", receipt),
     ("tile_path", tile_path),
     ("entry_bundle", entry_bundle),
@@ -226,6 +228,35 @@ pub fn cosignature(data: &[u8]) {
         );
         assert!(cosignature::verify("x", &key, &signature).is_err());
     }
+}
+
+/// Bytes as the note that names a ledger's next key.
+pub fn rotation(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let Ok(rotation) = Rotation::parse(text) else {
+        return;
+    };
+    assert!(text.len() <= ROTATION_LENGTH_MAX);
+    assert_eq!(rotation.to_text(), text, "one encoding");
+    let (old, new) = (rotation.old().clone(), rotation.new_key().clone());
+    assert_eq!(
+        (old.name(), new.name()),
+        (rotation.origin(), rotation.origin())
+    );
+    assert_ne!(old.public_key(), new.public_key());
+    // It counts once, at its own place, for the key it replaces.
+    let index = rotation.index();
+    let elsewhere = LeafIndex::new(index.get() ^ 1);
+    let mut keys = LedgerKeys::begin(old.clone());
+    assert!(keys.rotate(rotation.clone(), elsewhere, 1).is_err());
+    assert_eq!(keys.newest(), &old);
+    keys.rotate(rotation.clone(), index, 1)
+        .expect("it replaces the newest key, at its place");
+    assert!(keys.rotate(rotation, index, 2).is_err());
+    assert_eq!(keys.newest(), &new);
+    assert_eq!(keys.signing(1), [&new, &old]);
 }
 
 /// Bytes as a policy, shown a checkpoint.

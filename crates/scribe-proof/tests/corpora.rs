@@ -29,7 +29,7 @@ macro_rules! replayed {
 }
 
 replayed! {
-    leaf metadata note checkpoint cosignature policy receipt tile_path entry_bundle verifier_key
+    leaf metadata note checkpoint cosignature policy rotation receipt tile_path entry_bundle verifier_key
     witness_request witness_answer
 }
 
