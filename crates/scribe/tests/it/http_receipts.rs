@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::support::TestServer;
 use crate::test_cluster::{TestCluster, eventually};
-use crate::test_ledger::TestLedger;
+use crate::test_ledger::{TestLedger, put};
 
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 /// Nothing is published by itself within a test.
@@ -278,6 +278,11 @@ impl NoRecord {
     }
 }
 
+/// What the next record is called until it is complete.
+fn next_record() -> String {
+    format!("last-signed.{}.tmp", std::process::id())
+}
+
 /// Nobody is elected because a machine is slow.
 fn patient(options: &mut NodeOptions) {
     options.publish_interval_ms = NEVER_MS;
@@ -325,6 +330,38 @@ async fn a_leader_that_cannot_record_what_it_signs_lets_another_sign_and_goes_on
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_a_leader_could_not_sign_is_signed_by_the_next_without_being_asked() {
+    let cluster = TestCluster::with(3, |options| {
+        patient(options);
+        options.publish_interval_ms = 20;
+    })
+    .await;
+    let first = cluster.leader().await;
+    let append = async |key: &str| {
+        let appended = cluster.node(first).append(put(key, "value")).await;
+        appended.unwrap().tree_size
+    };
+    let shown_by = |ids: &[u64], size: TreeSize| {
+        ids.iter().all(|id| {
+            let shown = cluster.node(*id).checkpoint();
+            shown.is_some_and(|shown| shown.size >= size)
+        })
+    };
+    // Nothing is left to be signed before.
+    let size = append("before").await;
+    eventually("all show it", async || shown_by(&cluster.ids(), size)).await;
+    // The record can be read, and no new one be made: what is agreed on is not signed here.
+    let in_the_way = cluster.key_dir(first).join(next_record());
+    std::fs::create_dir(&in_the_way).unwrap();
+    let size = append("after").await;
+    let others = cluster.all_but(first);
+    eventually("the others show it", async || shown_by(&others, size)).await;
+    assert_ne!(cluster.leader().await, first);
+    std::fs::remove_dir(&in_the_way).unwrap();
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_alone_that_cannot_record_a_head_agrees_on_it_once_and_signs_it_later() {
     let cluster = TestCluster::with(1, patient).await;
     let server = TestServer::over(cluster.node(1), ANY).await;
@@ -332,8 +369,7 @@ async fn a_node_alone_that_cannot_record_a_head_agrees_on_it_once_and_signs_it_l
     assert_eq!(reply.status, 201);
     let before = shown(&server).await;
     // The record can be read, and no new one be made.
-    let next = format!("last-signed.{}.tmp", std::process::id());
-    let in_the_way = cluster.key_dir(1).join(next);
+    let in_the_way = cluster.key_dir(1).join(next_record());
     std::fs::create_dir(&in_the_way).unwrap();
     let frames = || cluster.node(1).log_stats().frames_written;
     let frames_before = frames();
