@@ -294,7 +294,8 @@ impl Record {
         lock(&self.watched).len() as u64
     }
 
-    /// Holds one entry of the ledger against the promises, and against what a watch gave in its place. To be asked in order, while nobody writes.
+    /// Holds one entry of the ledger against the promises, and against what a watch gave in its place. To be asked in order,
+    /// while nobody writes.
     pub fn hold(&self, progress: &mut Progress, through: &str, entry: &EntryView) -> Result<()> {
         let index = progress.next;
         if entry.index != index {

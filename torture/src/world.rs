@@ -112,7 +112,6 @@ impl World {
     pub async fn verify(&mut self) -> Result<u64> {
         self.load.pause().await?;
         self.cluster.ready().await?;
-        self.watched_all().await?;
         self.verified = self.compare(self.verified.clone()).await?;
         self.load.resume();
         Ok(self.verified.next)
@@ -122,7 +121,6 @@ impl World {
     pub async fn verify_all(&mut self) -> Result<u64> {
         self.load.pause().await?;
         self.cluster.ready().await?;
-        self.watched_all().await?;
         let from = Progress::new(self.record().writers());
         let progress = self.compare(from).await?;
         let size = progress.next;
@@ -130,9 +128,8 @@ impl World {
         Ok(size)
     }
 
-    /// Waits until the one that watches has seen as much as the members have.
-    async fn watched_all(&self) -> Result<()> {
-        let due = self.cluster.agreed().await?.tree_size;
+    /// Waits until the one that watches has seen so many entries.
+    async fn watched(&self, due: u64) -> Result<()> {
         let began = Instant::now();
         loop {
             self.record().check()?;
@@ -151,6 +148,7 @@ impl World {
 
     async fn compare(&self, from: Progress) -> Result<Progress> {
         let agreed = self.cluster.agreed().await?;
+        self.watched(agreed.tree_size).await?;
         let through = self.cluster.running();
         let each = through.into_iter().map(|place| {
             let from = from.clone();

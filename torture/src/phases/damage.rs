@@ -247,18 +247,17 @@ async fn mend(
         );
     };
     match fate {
-        Fate::Refused(said) => {
+        Fate::Refused(said) if names(said, kind) => {
             let what = "refused, naming it";
             show(what, said);
-            match names(said, kind) {
-                true => Ok((what, false)),
-                false => violation(format!(
-                    "node {place} refuses to start without naming what is damaged, {:?} in its {}",
-                    places.first(),
-                    kind.name
-                )),
-            }
+            Ok((what, false))
         }
+        Fate::Refused(said) => violation(format!(
+            "node {place} refuses to start without naming what is damaged, {:?} in its {}: {}",
+            places.first(),
+            kind.name,
+            said.trim().lines().last().unwrap_or_default()
+        )),
         Fate::Withheld(why) => {
             let began = Instant::now();
             while began.elapsed() < MENDS_WITHIN {
@@ -280,15 +279,15 @@ async fn mend(
                 show("withheld, then ended", &said);
                 return Ok(("withheld, then ended", false));
             }
-            let what = "withheld as damaged";
-            show(what, why);
-            match why.contains(ErrorCode::Damaged.as_str()) {
-                true => Ok((what, false)),
-                false => violation(format!(
+            if !why.contains(ErrorCode::Damaged.as_str()) {
+                return violation(format!(
                     "node {place} withholds what is damaged in its {} with another error: {why}",
                     kind.name
-                )),
+                ));
             }
+            let what = "withheld as damaged";
+            show(what, why);
+            Ok((what, false))
         }
         Fate::Serves => {
             // Serving right is not all: what is left on the disk would be missed one day.
